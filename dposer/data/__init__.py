@@ -1,0 +1,1 @@
+"""Reading and writing data: one file per format, plain arrays out."""

@@ -1,0 +1,181 @@
+"""How good a prior is: figures of its samples, its likelihood and its completions, in the units of the published tables.
+
+Source of the protocols: DPoser (arXiv 2312.05541) and DPoser-X (arXiv 2508.00599).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dposer.body.model import BodyModel
+from dposer.body.parts import part_joints, part_missing, part_vertices
+from dposer.data.processed import balanced_indices
+from dposer.diffusion.objective import denoising_loss
+from dposer.metrics.distribution import dnn, fid, precision_recall_density_coverage
+from dposer.metrics.poses import apd, best_of, mean_distance
+from dposer.metrics.self_intersection import self_intersection
+from dposer.prior.pose_prior import PosePrior
+from dposer.solvers.completion import complete
+
+MeshMetric = Callable[[int, int], None]
+
+
+@torch.no_grad()
+def generation_report(samples: Tensor, reference: Tensor, training: Tensor | None = None, body: BodyModel | None = None) -> dict[str, float]:
+    """APD (cm), FID, precision, recall, density, coverage and, given the training poses, dNN (rad) of generated poses.
+
+    Args:
+        samples: (N, 63) axis-angle.
+        reference: (M, 63) real poses for FID and precision/recall.
+        training: (K, 63) poses among which the nearest neighbour is sought for dNN.
+        body: default the open body.
+    """
+    body = body or BodyModel()
+    joints = joint_positions(body, samples)
+    report = {"APD": 100 * float(apd(joints)), "FID": float(fid(samples, reference))}
+    report |= {key: float(value) for key, value in precision_recall_density_coverage(samples, reference)._asdict().items()}
+    if training is not None:
+        report["dNN"] = float(dnn(samples, training).mean())
+    return report
+
+
+@torch.no_grad()
+def self_intersection_report(samples: Tensor, body: BodyModel | None = None, progress: MeshMetric | None = None) -> float:
+    """SI: mean over the samples of the percentage of faces that intersect others."""
+    body = body or BodyModel()
+    total = 0.0
+    for i, pose in enumerate(samples.split(1)):  # one mesh at a time: its broad phase is what fills memory
+        vertices = body(pose.to(body.device)).vertices
+        total += float(self_intersection(vertices[0].cpu().numpy(), body.faces))
+        if progress is not None:
+            progress(i + 1, len(samples))
+    return total / len(samples)
+
+
+@torch.no_grad()
+def joint_positions(body: BodyModel, poses: Tensor, chunk: int = 4096) -> Tensor:
+    """(N, 22, 3) body joints in metres, root at zero rotation and translation, mean shape."""
+    return torch.cat([body(part.to(body.device), vertices=None, joints="body").joints for part in poses.split(chunk)])
+
+
+@torch.no_grad()
+def completion_errors(body: BodyModel, completions: Tensor, poses: Tensor, part: str, chunk: int = 500) -> tuple[Tensor, Tensor]:
+    """Mean distance of the vertices and of the joints of ``part`` to the true ones, in mm, no alignment.
+
+    Args:
+        completions: (N, H, 63); poses: (N, 63) the truth.
+
+    Returns:
+        Vertex and joint errors, each (N, H).
+    """
+    vertices = part_vertices(body.weights, part)
+    joints = part_joints(part).to(body.device)
+
+    def measure(flat: Tensor) -> tuple[Tensor, Tensor]:
+        out = body(flat.to(body.device), vertices=vertices)
+        assert out.vertices is not None
+        return out.vertices, out.joints[:, joints]
+
+    count = completions.shape[1]
+    errors: list[tuple[Tensor, Tensor]] = []
+    for some, truth in zip(completions.split(max(1, chunk // count)), poses.split(max(1, chunk // count)), strict=True):
+        true_vertices, true_joints = measure(truth)
+        guess_vertices, guess_joints = measure(some.flatten(0, 1))
+        errors.append(
+            (
+                mean_distance(guess_vertices.unflatten(0, (-1, count)), true_vertices[:, None]),
+                mean_distance(guess_joints.unflatten(0, (-1, count)), true_joints[:, None]),
+            )
+        )
+    return 1000 * torch.cat([e[0] for e in errors]), 1000 * torch.cat([e[1] for e in errors])
+
+
+def completion_report(body: BodyModel, completions: Tensor, poses: Tensor, part: str) -> dict[str, float]:
+    """Minimum, mean and standard deviation over hypotheses of MPVPE and MPJPE (mm), averaged over poses.
+
+    The minimum is taken for vertices and joints each on its own, as in the published tables.
+    """
+    report: dict[str, float] = {}
+    for name, errors in zip(("MPVPE", "MPJPE"), completion_errors(body, completions, poses, part), strict=True):
+        for statistic, value in best_of(errors)._asdict().items():
+            report[f"{name} {statistic}"] = float(value.mean())
+    return report
+
+
+def nearest_completions(training: Tensor, poses: Tensor, part: str, count: int = 1, chunk: int = 256) -> Tensor:
+    """Baseline: the missing joints of the ``count`` training poses whose known joints are nearest (Euclidean on axis-angle).
+
+    Args:
+        training: (K, 63); poses: (N, 63).
+
+    Returns:
+        (N, count, 63), known joints as given.
+    """
+    hidden = part_missing(part).repeat_interleave(3).to(poses.device)
+    bank = training[:, ~hidden]
+    nearest = torch.cat([torch.cdist(some[:, ~hidden], bank).topk(count, largest=False).indices for some in poses.split(chunk)])
+    return torch.where(hidden, training[nearest], poses[:, None])
+
+
+def mean_completion(training: Tensor, poses: Tensor, part: str) -> Tensor:
+    """Baseline: the missing joints of the mean training pose. Returns (N, 1, 63)."""
+    hidden = part_missing(part).repeat_interleave(3).to(poses.device)
+    return torch.where(hidden, training.mean(0), poses)[:, None]
+
+
+def validate(
+    prior: PosePrior, body: BodyModel, poses: Tensor, *, seed: int = 42, samples: int = 1000, completions: int = 50, parts: Sequence[str] = ("left_leg",)
+) -> dict[str, float]:
+    """What training watches on held-out poses: denoising loss on fixed draws, figures of samples, completion error (5 hypotheses)."""
+    generator = torch.Generator(prior.device).manual_seed(seed)
+    cpu = torch.Generator().manual_seed(seed)
+    report: dict[str, float] = {"loss": validation_loss(prior, poses, generator)}
+    reference = poses[torch.randperm(len(poses), generator=cpu)[:5000]].to(prior.device)
+    report |= generation_report(prior.sample(min(samples, len(poses)), generator=generator), reference, body=body)
+    truth = reference[:completions]
+    for part in parts:
+        guesses = complete(prior, truth, part_missing(part), hypotheses=5, generator=generator)
+        values = completion_report(body, guesses, truth, part)
+        report[f"{part} MPJPE"] = values["MPJPE min"]
+    return report
+
+
+@torch.no_grad()
+def validation_loss(prior: PosePrior, poses: Tensor, generator: torch.Generator, draws: int = 20_000) -> float:
+    """Denoising loss at evenly spread times: the same draws for every model that is compared."""
+    rows = torch.randint(len(poses), (draws,), generator=generator, device=prior.device)
+    x = prior.normalize(poses.to(prior.device)[rows])
+    t = torch.linspace(1e-3, 1, draws, device=prior.device)
+    noise = torch.randn(x.shape, generator=generator, device=prior.device)
+    parts = zip(x.split(2000), t.split(2000), noise.split(2000), strict=True)
+    losses = [denoising_loss(prior.denoiser, some, t=times, noise=z) for some, times, z in parts]
+    return float(torch.stack(losses).mean())
+
+
+def mesh_loss(body: BodyModel, prior: PosePrior, pose: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    """Auxiliary training loss w (‖v − v̂‖² + ‖J − Ĵ‖²), w = ln(1 + α/σ), after DDIM denoising from t to t / 2K.
+
+    Source: DPoser (arXiv 2312.05541), released code, ``auxiliary_loss``; its authors do not recommend it.
+    """
+    steps = prior.config.training.denoise_steps
+    guess = prior.denormalize(prior.ddim(x_t, t, steps=steps, t_end=t / (2 * steps)))
+    weight = torch.log1p(prior.denoiser.schedule.alpha(t) / prior.denoiser.schedule.sigma(t))
+    true, found = body(pose), body(guess)
+    assert true.vertices is not None and found.vertices is not None
+    squares = (found.vertices - true.vertices).square().sum(-1).mean(1) + (found.joints - true.joints).square().sum(-1).mean(1)
+    return (weight * squares).mean()
+
+
+def balanced_draw(poses: Tensor, subject: Tensor | None, count: int, seed: int) -> Tensor:
+    """``count`` poses, each subject as likely as any other where subjects are known."""
+    generator = torch.Generator().manual_seed(seed)
+    if subject is None:
+        return poses[torch.randperm(len(poses), generator=generator)[:count]]
+    return poses[balanced_indices(subject, count, generator)]
+
+
+def report_row(name: str, report: dict[str, Any], keys: Sequence[str], digits: int = 3) -> list[str]:
+    """A table row: the name, then the figures asked for ('-' where there is none)."""
+    return [name, *(f"{report[key]:.{digits}f}" if key in report else "-" for key in keys)]

@@ -1,0 +1,1 @@
+"""Command lines: parse, one library call, write files, print a table."""
