@@ -26,10 +26,12 @@ from dposer.body.parts import part_missing, part_vertices
 from dposer.data.amass import AmassSequence, read_poses, write_amass
 from dposer.errors import InputError
 from dposer.prior.config import PriorConfig
+from dposer.prior.convert import PUBLISHED_SUFFIXES
 from dposer.prior.pose_prior import PosePrior
 from dposer.solvers import complete
 from dposer.solvers.evaluation import generation_report, self_intersection_report
-from dposer.viz import contact_sheet, render_mesh, save_image, save_mesh, view_rotation, write_video
+from dposer.viz import contact_sheet, render_mesh, save_image, save_mesh, write_video
+from dposer.viz.render import view_rotation
 from run._cli import cli, pick_device, progress_bar, table, writable_folder
 
 Task = Literal["view", "generation", "generation_process", "interpolation", "completion"]
@@ -66,7 +68,9 @@ class Args:
     num: int | None = None
     """How many poses, samples or films; default: 20 view, 50 generation, 3 generation_process, 5 completion."""
     metrics: bool = False
-    """generation: also measure 500 samples (APD, FID, precision, recall, self-intersection)."""
+    """generation: also measure samples (APD, FID, precision, recall, self-intersection)."""
+    metric_samples: int = 500
+    """generation --metrics: how many samples are measured."""
     view: str = "front"
     """front, back, left, right or random, with half (45 degrees), above or bottom, e.g. left_half_above."""
     sampler: Literal["dpm++", "ddim", "euler_maruyama", "reverse_diffusion", "ode_euler"] = "dpm++"
@@ -96,7 +100,8 @@ class Studio:
         self.device = pick_device(args.device)
         view_rotation(args.view, np.random.default_rng(args.seed))  # a wrong view is told before the work
         self.body = BodyModel(args.bodymodel_path, device=self.device)
-        self.prior = PosePrior.from_pretrained(args.ckpt_path, device=self.device, normalizer=args.dataset_folder / args.version / "train")
+        statistics = args.dataset_folder / args.version / "train"
+        self.prior = PosePrior.from_pretrained(args.ckpt_path, self.device, statistics if _is_foreign(args, statistics) else None)
         self.generator = torch.Generator(self.device).manual_seed(args.seed)
         self.written: list[list[str]] = []
 
@@ -120,10 +125,8 @@ class Studio:
             colours[coloured.cpu().numpy()] = COMPLETED
         rng = np.random.default_rng(self.args.seed)
         for pose in poses.split(1):
-            vertices = self.vertices(pose)[0]
-            yield render_mesh(
-                vertices, faces, view=self.args.view, size=size, fit=True, renderer=self.args.renderer, vertex_colours=colours, generator=rng
-            )
+            look = {"view": self.args.view, "size": size, "fit": True, "renderer": self.args.renderer, "generator": rng}
+            yield render_mesh(self.vertices(pose)[0], faces, vertex_colours=colours, **look)
 
     @torch.no_grad()
     def vertices(self, poses: Tensor) -> np.ndarray:
@@ -144,7 +147,7 @@ class Studio:
         for kind in self.args.export:
             path = self.folder / f"{name}.{kind}"
             if kind == "npz":
-                write_amass(path, AmassSequence.from_poses(poses.cpu().numpy(), fps=30.0))
+                write_amass(path, AmassSequence.of_poses(poses.cpu().numpy()))
             else:
                 save_mesh(path, self.vertices(poses[:100]), self.body.faces)
             self.note("poses (AMASS layout)" if kind == "npz" else "meshes", path.name)
@@ -163,7 +166,7 @@ def view(studio: Studio) -> None:
 def generation(studio: Studio) -> None:
     """Draw poses from the prior."""
     count = studio.count(50, 100_000)
-    samples = _sample(studio, max(count, 500) if studio.args.metrics else count)
+    samples = _sample(studio, max(count, studio.args.metric_samples) if studio.args.metrics else count)
     shown = samples[:count]
     images = [
         studio.save(f"generated_sample{i}.png", image) for i, image in enumerate(progress_bar(studio.draw(shown), "drawing", len(shown)), 1)
@@ -172,27 +175,18 @@ def generation(studio: Studio) -> None:
     _sheet(studio, images)
     studio.export(shown, "samples")
     if studio.args.metrics:
-        measured = samples[:500]
+        measured = samples[: studio.args.metric_samples]
         report = generation_report(measured, studio.poses(), body=studio.body)
-        bar = tqdm(total=len(measured), desc="self-intersection", unit="mesh")
-        report["SI"] = self_intersection_report(measured, studio.body, lambda done, total: bar.update(1) and None)
-        bar.close()
-        print(table(["figure of 500 samples", "value"], [[key, f"{value:.3f}"] for key, value in report.items()]) + "\n")
+        report["SI"] = self_intersection_report(measured, studio.body, _bar("self-intersection"))
+        print(table([f"figure of {len(measured)} samples", "value"], [[key, f"{value:.3f}"] for key, value in report.items()]) + "\n")
 
 
 def generation_process(studio: Studio) -> None:
     """Film noise turning into poses."""
     count = studio.count(3, 100)
-    bar = tqdm(total=1000, desc="sampling", unit="step")
     _, states = studio.prior.sample(
-        count,
-        sampler="euler_maruyama",
-        steps=1000,
-        generator=studio.generator,
-        trajectory=True,
-        progress=lambda done, total: bar.update(done - bar.n) and None,
+        count, sampler="euler_maruyama", steps=1000, generator=studio.generator, trajectory=True, progress=_bar("sampling")
     )
-    bar.close()
     for k in range(count):
         poses = states[9::10, k]
         frames = progress_bar(studio.draw(poses), f"film {k + 1} of {count}", len(poses))
@@ -235,11 +229,9 @@ def completion(studio: Studio) -> None:
         raise InputError(f"--hypo {args.hypo}, expected 1 to 1000 completions of each pose")
     poses = studio.poses()
     poses = poses[: studio.count(5, len(poses))]
-    bar = tqdm(desc="completing", unit="step")
     completions = complete(
-        studio.prior, poses, part_missing(args.part), hypotheses=args.hypo, generator=studio.generator, progress=_update(bar)
+        studio.prior, poses, part_missing(args.part), hypotheses=args.hypo, generator=studio.generator, progress=_bar("completing")
     )
-    bar.close()
     part = part_vertices(studio.body.weights, args.part)
     images: list[np.ndarray] = []
     originals, masked = studio.draw(poses), studio.draw(poses, hidden=part)
@@ -255,10 +247,20 @@ def completion(studio: Studio) -> None:
     studio.export(completions.flatten(0, 1), "completions")
 
 
-def _update(bar: "tqdm[None]") -> Callable[[int, int], None]:
+def _is_foreign(args: Args, statistics: Path) -> bool:
+    """Published weights lie apart from their normaliser, which the reference keeps with the training data."""
+    return args.ckpt_path is not None and args.ckpt_path.suffix in PUBLISHED_SUFFIXES and any(statistics.glob("*_normalize*.pt"))
+
+
+def _bar(description: str) -> Callable[[int, int], None]:
+    """A progress bar that is told how much is done."""
+    bar = tqdm(desc=description, unit="step")
+
     def update(done: int, total: int) -> None:
         bar.total = total
         bar.update(done - bar.n)
+        if done == total:
+            bar.close()
 
     return update
 
@@ -271,10 +273,7 @@ def _sample(studio: Studio, count: int) -> Tensor:
         settings = args.config.sampling
         options = {"sampler": settings.predictor, "corrector": settings.corrector, "corrector_steps": settings.n_steps_each}
         options |= {"snr": settings.snr, "noise_removal": settings.noise_removal, "steps": args.steps or 1000}
-    bar = tqdm(desc="sampling", unit="step")
-    samples = studio.prior.sample(count, generator=studio.generator, progress=_update(bar), **options)
-    bar.close()
-    return samples
+    return studio.prior.sample(count, generator=studio.generator, progress=_bar("sampling"), **options)
 
 
 def _sheet(studio: Studio, images: list[np.ndarray], columns: int | None = None, captions: list[str] | None = None) -> None:

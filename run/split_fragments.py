@@ -21,17 +21,16 @@ class Args:
 
 
 def main(args: Args) -> None:
-    fragments = sequences = 0
-    skipped = []
-    for path, result in split_fragments(args.input_dir, args.output_dir, args.seq_len):
-        if isinstance(result, InputError):
-            skipped.append(f"skipped {path}: {result}")
-        else:
-            fragments, sequences = fragments + result, sequences + 1
-    print("\n".join(skipped[:10]) + f"\n... {len(skipped) - 10} more skipped" * (len(skipped) > 10) if skipped else "", end="\n" if skipped else "")
-    if not sequences:
-        raise InputError(f"{args.input_dir}: none of the {len(skipped)} files is a pose sequence; check --input-dir")
-    print(f"{fragments} fragments of {args.seq_len} frames from {sequences} sequences in {args.output_dir} ({len(skipped)} files skipped)")
+    results = list(split_fragments(args.input_dir, args.output_dir, args.seq_len))
+    counts = [result for _, result in results if isinstance(result, int)]
+    skipped = [f"skipped {result}" for _, result in results if isinstance(result, InputError)]
+    if skipped:
+        print("\n".join(skipped[:10]) + (f"\n... and {len(skipped) - 10} more" if len(skipped) > 10 else ""))
+    if not counts:
+        raise InputError(f"{args.input_dir}: none of its {len(skipped)} files is a pose sequence; check --input-dir")
+    print(
+        f"{sum(counts)} fragments of {args.seq_len} frames from {len(counts)} sequences in {args.output_dir} ({len(skipped)} files skipped)"
+    )
 
 
 if __name__ == "__main__":

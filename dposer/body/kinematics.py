@@ -1,7 +1,8 @@
 """Forward kinematics of a joint tree, with its gradient in closed form.
 
-Arrays here are laid out components first: vectors ``(3, J, B)``, matrices ``(3, 3, J, B)`` (row, column, joint, batch). Products of many
-3×3 matrices are then a handful of wide elementwise operations, several times faster on a CPU than batched tiny matrix products.
+Arrays here are laid out components first: vectors ``(3, J, B)``, matrices ``(3, 3, J, B)`` (row, column, joint, batch).
+Products of many 3 by 3 matrices are then a few wide elementwise operations, several times faster on a CPU than batched
+products of tiny matrices.
 """
 
 import math
@@ -47,14 +48,19 @@ class JointTree(nn.Module):
         nodes, positions, local = _Kinematics.apply(rotations, offsets.expand_as(rotations), self.ancestors, self.leaps)
         return nodes[:, :, 1:], positions, local
 
+    def rest(self, offsets: Tensor) -> Tensor:
+        """Positions ``(3, J, B)`` of the zero pose: the offsets summed along the tree."""
+        return self.ancestors @ offsets
+
 
 class _Kinematics(Function):
     r"""Forward by pointer doubling: :math:`\log_2(\mathrm{depth})` products of all joints at once. Backward by statics.
 
-    Read the gradients :math:`g_j` at the positions as forces. Turning joint :math:`k` about itself by a small :math:`\omega` changes the loss by
-    :math:`\omega \cdot \tau_k`, where :math:`\tau_k = \sum_{j \succeq k} (P_j - P_k) \times g_j` is the torque of all forces beyond :math:`k`.
-    The columns of a rotation matrix are points at unit distance, so gradients on them are forces too. The last step, from
-    :math:`\omega` to axis-angle :math:`r`, is the left Jacobian of SO(3),
+    Read the gradients :math:`g_j` at the positions as forces. Turning joint :math:`k` about itself by a small
+    :math:`\omega` changes the loss by :math:`\omega \cdot \tau_k`, where
+    :math:`\tau_k = \sum_{j \succeq k} (P_j - P_k) \times g_j` is the torque of all forces beyond :math:`k`.
+    The columns of a rotation matrix are points at unit distance, so gradients on them are forces too.
+    The last step, from :math:`\omega` to axis-angle :math:`r`, is the left Jacobian of SO(3),
     :math:`1 + \tfrac{1 - \cos\theta}{\theta^2} [r]_\times + \tfrac{\theta - \sin\theta}{\theta^3} [r]_\times^2`.
     The backward is made of differentiable operations, so second derivatives exist.
     """
@@ -67,13 +73,13 @@ class _Kinematics(Function):
         for leap in leaps:
             nodes = (nodes.index_select(2, leap)[:, :, None] * nodes).sum(1)
         positions = ancestors @ (_parent_frames(nodes, leaps) * offsets).sum(1)
-        ctx.save_for_backward(rotations, offsets, ancestors, leaps, nodes, positions, local)
+        ctx.save_for_backward(rotations, ancestors, leaps, nodes, positions, local)
         ctx.set_materialize_grads(False)
         return nodes, positions, local
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
-        rotations, offsets, ancestors, leaps, nodes, positions, local = ctx.saved_tensors
+        rotations, ancestors, leaps, nodes, positions, local = ctx.saved_tensors
         g_nodes, g_positions, g_local = gradients
         frames = _parent_frames(nodes, leaps)
         torque, g_offsets = torch.zeros_like(positions), None

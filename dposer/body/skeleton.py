@@ -3,6 +3,9 @@
 Source: SMPL-X (Pavlakos et al., CVPR 2019) for the 55 joints; DPoser (arXiv 2312.05541) for the parts.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 BODY_JOINTS: tuple[str, ...] = (
     "left_hip", "right_hip", "spine1", "left_knee", "right_knee", "spine2", "left_ankle", "right_ankle", "spine3",
     "left_foot", "right_foot", "neck", "left_collar", "right_collar", "head", "left_shoulder", "right_shoulder",
@@ -55,3 +58,154 @@ def mirror_name(name: str) -> str:
 
 BODY_MIRROR: tuple[int, ...] = tuple(BODY_JOINTS.index(mirror_name(name)) for name in BODY_JOINTS)
 """Permutation of :data:`BODY_JOINTS` that swaps left and right."""
+
+# --- keypoint layouts --------------------------------------------------------------------------------------------------
+
+SURFACE_KEYPOINTS: dict[str, str] = {
+    "nose": "nose", "reye": "right_eye", "leye": "left_eye", "rear": "right_ear", "lear": "left_ear",
+    "LBigToe": "left_big_toe", "LSmallToe": "left_small_toe", "LHeel": "left_heel",
+    "RBigToe": "right_big_toe", "RSmallToe": "right_small_toe", "RHeel": "right_heel",
+}  # fmt: skip
+"""The keypoints that are vertices of the body's surface, in output order (DPoser joints 55 to 65): smplx's short name → layout name."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What the rows of a keypoint array mean.
+
+    Names are shared between layouts, so that :func:`layout_map` can go from one to another.
+
+    Args:
+        name: how files and flags call the layout.
+        joints: one name a row; sided names begin with ``left_`` or ``right_``.
+        edges: the limbs, as (parent, child) rows.
+    """
+
+    name: str
+    joints: tuple[str, ...]
+    edges: tuple[tuple[int, int], ...]
+
+    @property
+    def parents(self) -> tuple[int, ...]:
+        """Parent of every joint, -1 at roots; for layouts whose limbs form a tree.
+
+        Raises:
+            ValueError: the limbs form loops (COCO-17, BlazePose-33), so there is no such thing.
+        """
+        parents = {child: parent for parent, child in self.edges}
+        if len(parents) < len(self.edges):
+            raise ValueError(f"layout {self.name}: its limbs form loops, so joints have no single parent; use edges")
+        return tuple(parents.get(joint, -1) for joint in range(len(self.joints)))
+
+    @property
+    def mirror(self) -> tuple[int, ...]:
+        """Permutation that swaps left and right."""
+        return tuple(self.joints.index(mirror_name(name)) for name in self.joints)
+
+    @property
+    def left(self) -> tuple[int, ...]:
+        """Rows on the left side, in order; :attr:`right` holds their partners in the same order."""
+        return tuple(i for i, name in enumerate(self.joints) if name.startswith("left_"))
+
+    @property
+    def right(self) -> tuple[int, ...]:
+        """Partners of :attr:`left`."""
+        return tuple(self.mirror[i] for i in self.left)
+
+
+def layout_map(source: Sequence[str], target: Sequence[str]) -> tuple[int, ...]:
+    """Row of ``source`` that holds each joint of ``target``, -1 where it has none: ``target_array = source_array[:, map]``."""
+    rows = {name: row for row, name in enumerate(source)}
+    return tuple(rows.get(name, -1) for name in target)
+
+
+def _limbs(parents: Sequence[int]) -> tuple[tuple[int, int], ...]:
+    return tuple((parent, child) for child, parent in enumerate(parents) if parent >= 0)
+
+
+def surface_layout(name: str, joints: Sequence[str], parents: Sequence[int]) -> Layout:
+    """Joints of a body model followed by its :data:`SURFACE_KEYPOINTS`.
+
+    The eyeball centres are renamed ``left_eyeball``: a detector's ``left_eye`` is the point on the surface.
+    """
+    anchors = [
+        joints.index("head" if "toe" not in key and "heel" not in key else f"{key.split('_')[0]}_ankle")
+        for key in SURFACE_KEYPOINTS.values()
+    ]
+    skeleton = tuple(joint + "ball" if joint.endswith("_eye") else joint for joint in joints)
+    return Layout(name, skeleton + tuple(SURFACE_KEYPOINTS.values()), _limbs([*parents, *anchors]))
+
+
+SMPLX_66 = surface_layout("smplx", SMPLX_JOINTS, SMPLX_PARENTS)
+"""The 55 SMPL-X joints and 11 surface keypoints, as :meth:`BodyModel.keypoints` gives them."""
+
+_SIDED = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
+
+OPENPOSE_25 = Layout(
+    "openpose25",
+    (
+        "nose", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
+        "pelvis", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle",
+        "right_eye", "left_eye", "right_ear", "left_ear",
+        "left_big_toe", "left_small_toe", "left_heel", "right_big_toe", "right_small_toe", "right_heel",
+    ),
+    (
+        (1, 0), (1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (10, 11), (8, 12), (12, 13), (13, 14),
+        (0, 15), (0, 16), (15, 17), (16, 18), (14, 19), (19, 20), (14, 21), (11, 22), (22, 23), (11, 24),
+    ),
+)  # fmt: skip
+"""OpenPose BODY_25."""
+
+COCO_17 = Layout(
+    "coco17",
+    ("nose", "left_eye", "right_eye", "left_ear", "right_ear", *(f"{side}_{joint}" for joint in _SIDED for side in ("left", "right"))),
+    (
+        (0, 1), (0, 2), (1, 2), (1, 3), (2, 4), (3, 5), (4, 6), (5, 6), (5, 7), (7, 9), (6, 8), (8, 10),
+        (5, 11), (6, 12), (11, 12), (11, 13), (13, 15), (12, 14), (14, 16),
+    ),
+)  # fmt: skip
+"""COCO person keypoints."""
+
+H36M_17 = Layout(
+    "h36m17",
+    (
+        "pelvis", "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "spine", "neck", "head", "head_top",
+        "left_shoulder", "left_elbow", "left_wrist", "right_shoulder", "right_elbow", "right_wrist",
+    ),
+    _limbs((-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15)),
+)  # fmt: skip
+"""The 17 Human3.6M joints that lifting works with. Others call joint 8 (here ``neck``) thorax and 9 (here ``head``) neck or nose."""
+
+MPI_INF_3DHP_17 = Layout(
+    "mpi_inf_3dhp17",
+    (
+        "head_top", "neck", "right_shoulder", "right_elbow", "right_wrist", "left_shoulder", "left_elbow", "left_wrist",
+        "right_hip", "right_knee", "right_ankle", "left_hip", "left_knee", "left_ankle", "pelvis", "spine", "head",
+    ),
+    _limbs((1, 15, 1, 2, 3, 1, 5, 6, 14, 8, 9, 14, 11, 12, -1, 14, 1)),
+)  # fmt: skip
+"""The 17 "relevant" joints of MPI-INF-3DHP; the root is joint 14."""
+
+BLAZEPOSE_33 = Layout(
+    "blazepose33",
+    (
+        "nose", "left_eye_inner", "left_eye", "left_eye_outer", "right_eye_inner", "right_eye", "right_eye_outer",
+        *(
+            f"{side}_{joint}"
+            for joint in (
+                "ear", "mouth", "shoulder", "elbow", "wrist", "pinky", "index", "thumb",
+                "hip", "knee", "ankle", "heel", "foot_index",
+            )
+            for side in ("left", "right")
+        ),
+    ),
+    (
+        (0, 1), (1, 2), (2, 3), (3, 7), (0, 4), (4, 5), (5, 6), (6, 8), (9, 10), (11, 12), (11, 23), (12, 24), (23, 24),
+        (11, 13), (13, 15), (15, 17), (15, 19), (15, 21), (17, 19), (12, 14), (14, 16), (16, 18), (16, 20), (16, 22), (18, 20),
+        (23, 25), (25, 27), (27, 29), (29, 31), (27, 31), (24, 26), (26, 28), (28, 30), (30, 32), (28, 32),
+    ),
+)  # fmt: skip
+"""MediaPipe's BlazePose landmarks."""
+
+LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (SMPLX_66, OPENPOSE_25, COCO_17, H36M_17, MPI_INF_3DHP_17, BLAZEPOSE_33)}
+"""Every layout by name."""

@@ -51,6 +51,22 @@ class AmassSequence:
     def __len__(self) -> int:
         return len(self.pose_body)
 
+    @classmethod
+    def of_poses(cls, pose_body: np.ndarray, fps: float = 30.0) -> "AmassSequence":
+        """Body poses (F, 63) alone: upright, at the origin, of mean shape."""
+        upright = np.tile(np.array([np.pi / 2, 0, 0], dtype=pose_body.dtype), (len(pose_body), 1))  # SMPL-X's +y up becomes +z up
+        return cls(pose_body, upright, np.zeros_like(upright), np.zeros(10, dtype=pose_body.dtype), "neutral", fps)
+
+
+def read_poses(path: PathLike) -> np.ndarray:
+    """(N, 63) body poses of a pose collection (``pose_samples``) or of any sequence that :func:`read_amass` reads.
+
+    Raises:
+        InputError: neither of them.
+    """
+    arrays = load_npz(path, "poses (pose_samples, or an AMASS sequence)")
+    return _frames(path, arrays, "pose_samples", (63,)) if "pose_samples" in arrays else read_amass(path).pose_body
+
 
 def read_amass(path: PathLike) -> AmassSequence:
     """Read ``*_poses.npz`` (SMPL+H), ``*_stageii.npz`` (SMPL-X), 72-column SMPL files, or files with split keys.
@@ -69,9 +85,10 @@ def read_amass(path: PathLike) -> AmassSequence:
         root = _frames(path, arrays, "root_orient", (3,), len(body)) if "root_orient" in arrays else np.zeros_like(body[:, :3])
         hands = _frames(path, arrays, "pose_hand", (90,), len(body)) if "pose_hand" in arrays else None
     else:
-        raise InputError(f"{path}: found {', '.join(sorted(arrays)) or 'no arrays'}, expected 'poses' or 'pose_body'; shape and stage-i files hold no poses")
+        found = ", ".join(sorted(arrays)) or "no arrays"
+        raise InputError(f"{path}: found {found}, expected 'poses' or 'pose_body'; shape and stage-i files hold no poses")
     trans = _frames(path, arrays, "trans", (3,), len(body)) if "trans" in arrays else np.zeros_like(root)
-    betas = finite(arrays["betas"], f"{path}: betas").reshape(-1) if "betas" in arrays else np.zeros(10)
+    betas = np.atleast_2d(finite(arrays["betas"], f"{path}: betas"))[0] if "betas" in arrays else np.zeros(10)
     return AmassSequence(body, root, trans, betas, _text(arrays.get("gender"), "neutral"), _rate(path, arrays), hands)
 
 
@@ -126,7 +143,9 @@ def find_amass(folder: PathLike) -> list[AmassFile]:
     folder = Path(folder)
     found = list(_walk(folder)) if folder.is_dir() else []
     if not found:
-        raise InputError(f"{folder}: found no <subset>/<subject>/*_stageii.npz or *_poses.npz of a known AMASS subset, expected AMASS; check --input")
+        raise InputError(
+            f"{folder}: found no <subset>/<subject>/*_stageii.npz or *_poses.npz of a known AMASS subset, expected AMASS; check --input"
+        )
     return found
 
 

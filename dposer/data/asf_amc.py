@@ -111,25 +111,32 @@ def read_amc(path: PathLike, asf: AsfSkeleton | PathLike, fps: float | None = No
     if ":RADIANS" in header:
         raise fail(path, header.index(":RADIANS") + 1, ":RADIANS", "':DEGREES' (radians are not supported)")
     channels = _read_frames(path, skeleton, lines, start)
-    frames = len(channels["root"])
-    rotations = np.tile(np.eye(3), (frames, len(skeleton.names), 1, 1))
-    root = np.zeros((frames, 3))
+    rotations = np.tile(np.eye(3), (len(channels["root"]), len(skeleton.names), 1, 1))
     for j, (name, bone) in enumerate(zip(skeleton.names, skeleton.bones, strict=True)):
-        if name not in channels:
-            continue
-        values = channels[name]
-        turns = [i for i, dof in enumerate(bone.dof) if dof[0] == "r"]
-        angles = values[:, turns]
-        if repair and name in _TWO_DOF and angles.shape[1] == 2:
-            angles = one_euler_branch(angles)
-        axes = "".join(bone.dof[i][1] for i in turns).upper()
-        rotations[:, j] = bone.axis @ euler_matrices(axes[::-1], angles[:, ::-1]) @ bone.axis.T
-        if name == "root":
-            for i, dof in enumerate(bone.dof):
-                if dof[0] == "t":
-                    root[:, "xyz".index(dof[1])] = values[:, i] * skeleton.metres
+        if name in channels:
+            rotations[:, j] = _local_rotations(bone, channels[name], repair and name in _TWO_DOF)
+    path_of_root = _root_positions(skeleton.bones[0], channels["root"]) * skeleton.metres
     rate = fps or _rate_from_comment(lines[:start]) or _CMU_RATE
-    return Motion(skeleton.names, skeleton.parents, skeleton.offsets, rotations, root_path(skeleton.offsets, root), rate, skeleton.tips)
+    translations = root_path(skeleton.offsets, path_of_root)
+    return Motion(skeleton.names, skeleton.parents, skeleton.offsets, rotations, translations, rate, skeleton.tips)
+
+
+def _local_rotations(bone: AsfBone, values: np.ndarray, repair: bool) -> np.ndarray:
+    """``C M C^-1`` (F, 3, 3) from channel values (F, dof)."""
+    turns = [i for i, dof in enumerate(bone.dof) if dof[0] == "r"]
+    angles = values[:, turns]
+    if repair and len(turns) == 2:
+        angles = one_euler_branch(angles)
+    axes = "".join(bone.dof[i][1] for i in turns).upper()
+    return bone.axis @ euler_matrices(axes[::-1], angles[:, ::-1]) @ bone.axis.T
+
+
+def _root_positions(root: AsfBone, values: np.ndarray) -> np.ndarray:
+    positions = np.zeros((len(values), 3))
+    for i, dof in enumerate(root.dof):
+        if dof[0] == "t":
+            positions[:, "xyz".index(dof[1])] = values[:, i]
+    return positions
 
 
 def one_euler_branch(degrees: np.ndarray) -> np.ndarray:
@@ -239,54 +246,41 @@ def _parents_first(path: PathLike, parents: dict[str, str]) -> list[str]:
     while waiting:
         ready = [name for name in waiting if parents[name] == "root" or parents[name] in placed]
         if not ready:
-            raise InputError(f"{path}: found bones that do not hang on the root ({', '.join(waiting[:5])}), expected one tree; repair :hierarchy")
+            raise InputError(
+                f"{path}: found bones that do not hang on the root ({', '.join(waiting[:5])}), expected one tree; repair :hierarchy"
+            )
         placed += ready
         waiting = [name for name in waiting if name not in placed]
     return placed
 
 
 def _read_frames(path: PathLike, skeleton: AsfSkeleton, lines: list[str], start: int) -> dict[str, np.ndarray]:
-    """Channel values (F, dof) of every bone that the motion moves. All frames must list the same bones in the same order."""
-    end = len(lines)
-    while not lines[end - 1].strip():
-        end -= 1
-    lines = lines[start:end]
-    block = next((i for i, text in enumerate(lines[1:], start=1) if text.strip().isdigit()), len(lines))
-    names = [(text.split() or [""])[0] for text in lines[1:block]]
-    dofs = [skeleton.bones[skeleton.names.index(name)].dof if name in skeleton.names else None for name in names]
-    for i, (name, dof) in enumerate(zip(names, dofs, strict=True)):
-        if dof is None or names.index(name) != i:
-            raise fail(path, start + i + 2, name, "a bone of the skeleton, once a frame (is it the right .asf?)")
-    if "root" not in names:
-        raise fail(path, start + 1, lines[0], "a frame that begins with the root")
-    channels = {}
-    for i, (name, dof) in enumerate(zip(names, dofs, strict=True), start=1):
-        rows = lines[i::block]
-        if any(not row.startswith(name + " ") for row in rows) or len(rows) != len(lines[::block]):
-            raise _broken_frame(path, lines, start, names)
-        channels[name] = _bone_values(path, [row[len(name) :] for row in rows], start + i + 1, block, len(dof or ()))
-    if not all(text.strip().isdigit() for text in lines[::block]):
-        raise _broken_frame(path, lines, start, names)
-    return channels
+    """Channel values (F, dof) of every bone that moves. All frames must list the same bones in the same order."""
+    end = max(i for i, text in enumerate(lines) if text.strip()) + 1
+    words = [[*text.split(None, 1), "", ""] for text in lines[start:end]]
+    heads, rests = [w[0] for w in words], [w[1] for w in words]
+    block = next((i for i, head in enumerate(heads) if i and head.isdigit()), len(heads))
+    dof = dict(zip(skeleton.names, (bone.dof for bone in skeleton.bones), strict=True))
+    names = _bones_of_a_frame(path, heads[1:block], start + 2, dof)
+    for i, head in enumerate(heads):
+        slot = i % block
+        if not (head == names[slot - 1] if slot else head.isdigit()):
+            raise fail(
+                path, start + i + 1, lines[start + i].strip(), f"{names[slot - 1] if slot else 'the number'} of frame {i // block + 1}"
+            )
+    if len(heads) % block:
+        raise fail(path, end, lines[end - 1].strip(), f"{names[len(heads) % block - 1]} after it, in frame {len(heads) // block + 1}")
+    return {name: number_table(rests[i::block], path, start + i + 1, len(dof[name]), block) for i, name in enumerate(names, start=1)}
 
 
-def _bone_values(path: PathLike, rows: list[str], first_line: int, block: int, columns: int) -> np.ndarray:
-    try:
-        return number_table(rows, path, first_line, columns)
-    except InputError:
-        for i, row in enumerate(rows):
-            numbers(row.split(), path, first_line + i * block, columns, "the bone's degrees of freedom")
-        raise
-
-
-def _broken_frame(path: PathLike, lines: list[str], start: int, names: list[str]) -> InputError:
-    block = len(names) + 1
-    for i, text in enumerate(lines):
-        expected = "a frame number" if i % block == 0 else names[i % block - 1]
-        word = (text.split() or [""])[0]
-        if not (word.isdigit() if i % block == 0 else word == expected and text.startswith(word + " ")):
-            return fail(path, start + i + 1, text, f"{expected} of frame {i // block + 1}")
-    return fail(path, start + len(lines), lines[-1], f"{names[len(lines) % block - 1]} of frame {len(lines) // block + 1}")
+def _bones_of_a_frame(path: PathLike, names: list[str], first_line: int, dof: dict[str, tuple[str, ...]]) -> list[str]:
+    for i, name in enumerate(names):
+        if name not in dof or name in names[:i]:
+            raise fail(path, first_line + i, name, "a bone of the skeleton, once a frame (is it the right .asf?)")
+    missing = [name for name, own in dof.items() if own and name not in names]
+    if missing:
+        raise fail(path, first_line + len(names) - 1, (names or ["nothing"])[-1], f"{', '.join(missing[:5])} in the frame as well")
+    return names
 
 
 def _rate_from_comment(header: list[str]) -> float | None:

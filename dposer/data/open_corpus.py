@@ -19,8 +19,8 @@ from dposer.data.text import suffix
 from dposer.errors import InputError
 from dposer.files import PathLike, existing_file
 
-TEST_SUBJECTS = frozenset("02 06 10 17 38 49 55 86 94 131 140".split())
-VALID_SUBJECTS = frozenset("03 09 11 30 31 43 45 46 64 90 93".split())
+TEST_SUBJECTS = frozenset(("02", "06", "10", "17", "38", "49", "55", "86", "94", "131", "140"))
+VALID_SUBJECTS = frozenset(("03", "09", "11", "30", "31", "43", "45", "46", "64", "90", "93"))
 """Splits are by subject, so that no person is both trained and tested on. Every other CMU subject, and ``snu``, is for training."""
 
 OTHER_SUBJECT, NONCOMMERCIAL = "snu", "bandai"
@@ -29,7 +29,7 @@ OTHER_SUBJECT, NONCOMMERCIAL = "snu", "bandai"
 RATE = 30.0
 """Faster captures are thinned out to this many frames per second."""
 
-_SUBJECTS_AT_60_HZ = frozenset("33 34 42 60 61 62 74 75 77 79 80 87 88 89".split())
+_SUBJECTS_AT_60_HZ = frozenset(("33", "34", "42", "60", "61", "62", "74", "75", "77", "79", "80", "87", "88", "89"))
 _MOTION_SUFFIXES = (".amc", ".bvh")
 _CMU_CLIP = re.compile(r"^(\d+)_(\d+)")
 
@@ -73,10 +73,8 @@ def split_of(subject: str) -> str:
 
 def read_clip(clip: Clip) -> Motion:
     """A clip at no more than :data:`RATE` frames per second."""
-    if suffix(clip.path) == ".amc":
-        motion = read_amc(clip.path, _skeleton_beside(clip.path), fps=clip.fps)
-    else:
-        motion = read_bvh(clip.path)
+    amc = suffix(clip.path) == ".amc"
+    motion = read_amc(clip.path, _skeleton_beside(clip.path), clip.fps) if amc else read_bvh(clip.path)
     if clip.skip_first:
         motion = motion.select(slice(1, None))
     step = max(1, round(motion.fps / RATE))
@@ -100,7 +98,9 @@ def _skeleton_beside(path: Path) -> Path:
     found = sorted(p for p in path.parent.iterdir() if suffix(p) == ".asf")
     own = [p for p in found if p.name.split(".")[0] == path.name.split("_")[0]]
     if len(own or found) != 1:
-        raise InputError(f"{path}: found {len(found)} .asf files beside it, expected its skeleton {path.name.split('_')[0]}.asf; put it there")
+        raise InputError(
+            f"{path}: found {len(found)} .asf files beside it, expected its skeleton {path.name.split('_')[0]}.asf; put it there"
+        )
     return (own or found)[0]
 
 
@@ -142,13 +142,15 @@ def _rate(text: str, path: Path) -> float:
 
 
 def _from_folders(folder: Path) -> list[Clip]:
-    clips = []
-    for path in folder.rglob("*"):
+    clips: dict[str, Clip] = {}
+    for path in sorted(folder.rglob("*")):
         found = _CMU_CLIP.match(path.name)
         if found is None or suffix(path) not in _MOTION_SUFFIXES or not path.is_file():
             continue
         subject, trial = found.group(1).zfill(2), found.group(2).zfill(2)
         amc = suffix(path) == ".amc"
-        fps = (60.0 if subject in _SUBJECTS_AT_60_HZ else None) if amc else None
-        clips.append(Clip(path, subject, f"{subject}_{trial}", "", split_of(subject), fps, skip_first=not amc))
-    return clips
+        fps = 60.0 if amc and subject in _SUBJECTS_AT_60_HZ else None
+        name = f"{subject}_{trial}"
+        if amc or name not in clips:  # of two copies of a clip the original counts
+            clips[name] = Clip(path, subject, name, "", split_of(subject), fps, skip_first=not amc)
+    return list(clips.values())

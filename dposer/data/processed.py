@@ -1,6 +1,6 @@
 """The prepared pose set: ``<folder>/{train,valid,test}/{pose_body,root_orient,betas}.pt``, bare tensors, one row a pose.
 
-Beside them, where the persons are known: ``subject.pt`` (a number per pose) in each split and ``subjects.json`` (their names) in the folder.
+Beside them, where the persons are known: ``subject.pt`` (a number per pose) in each split, and their names in ``<folder>/subjects.json``.
 """
 
 from dataclasses import dataclass
@@ -62,7 +62,13 @@ def read_split(folder: PathLike, split: str, sample: int = 1) -> PoseSplit:
 
 def _read(path: Path, width: int, rows: int | None = None) -> Tensor:
     tensor = load_tensors(path, f"a tensor (poses, {width})")
-    if not isinstance(tensor, Tensor) or tensor.ndim != 2 or tensor.shape[1] != width or len(tensor) == 0 or rows not in (None, len(tensor)):
+    if (
+        not isinstance(tensor, Tensor)
+        or tensor.ndim != 2
+        or tensor.shape[1] != width
+        or len(tensor) == 0
+        or rows not in (None, len(tensor))
+    ):
         found = f"shape {tuple(tensor.shape)}" if isinstance(tensor, Tensor) else type(tensor).__name__
         raise InputError(f"{path}: found {found}, expected ({rows or 'poses'}, {width}); prepare the data again")
     if not torch.isfinite(tensor).all():
@@ -75,7 +81,9 @@ def _read_subject(path: Path, rows: int, sample: int) -> Tensor | None:
         return None
     subject = load_tensors(path, "subject numbers")
     if not isinstance(subject, Tensor) or subject.shape != (rows,) or subject.is_floating_point():
-        raise InputError(f"{path}: found {getattr(subject, 'shape', type(subject).__name__)}, expected {rows} whole numbers; prepare the data again")
+        raise InputError(
+            f"{path}: found {getattr(subject, 'shape', type(subject).__name__)}, expected {rows} whole numbers; prepare the data again"
+        )
     return subject.long()[::sample]
 
 

@@ -22,7 +22,7 @@ _MIRROR = (0, *(1 + j for j in BODY_MIRROR))
 
 @dataclass(frozen=True)
 class Constants:
-    """Offsets between the rest poses (radians) and shares of twist and bend, chosen so that the result is distributed like fits of SMPL to mocap."""
+    """Offsets between the rest poses (radians), and shares of twist and bend: set so that poses spread like SMPL fits of mocap."""
 
     pelvis: float = -0.15
     knee: float = -0.08
@@ -71,7 +71,7 @@ class RetargetedMotion:
     plausible: np.ndarray
     """(F,) whether every local rotation stays below :data:`PLAUSIBLE_ANGLES`."""
     known: np.ndarray
-    """(21,) joints that the source measures; the others are filled in."""
+    """(21,) joints that follow from the source; the others are filled in (legs of an upper body, wrists without hands)."""
 
     def __len__(self) -> int:
         return len(self.pose_body)
@@ -81,7 +81,7 @@ def retarget(motion: Motion, rest_joints: np.ndarray, rig: Rig | None = None, co
     """SMPL-X poses of a captured motion.
 
     The middle between the hips follows that of the source, with the source's path scaled by the ratio of leg lengths, so that feet
-    that stood on the ground still do. Rigs without legs follow the root, unscaled.
+    that stood on the ground still do and the source's unit of length cancels. Rigs without legs follow the root, unscaled.
 
     Args:
         rest_joints: (22 or more, 3) rest joints of the body model in use, metres; made symmetric before use.
@@ -119,7 +119,9 @@ def symmetric(rest_joints: np.ndarray) -> np.ndarray:
     """Rest joints (22, 3) averaged with their mirror image."""
     joints = np.asarray(rest_joints, dtype=float)
     if joints.ndim != 2 or joints.shape[0] < _JOINTS or joints.shape[1] != 3 or not np.isfinite(joints).all():
-        raise InputError(f"rest_joints: shape {joints.shape}, expected at least ({_JOINTS}, 3) finite metres; use BodyModel().rest_joints()")
+        raise InputError(
+            f"rest_joints: shape {joints.shape}, expected at least ({_JOINTS}, 3) finite metres; use BodyModel().rest_joints()"
+        )
     joints = joints[:_JOINTS]
     return (joints + joints[list(_MIRROR)] * (-1, 1, 1)) / 2
 
@@ -172,13 +174,13 @@ def _for_rig(c: Constants, rig: Rig) -> Constants:
 
 def _trunk(source: _Source, c: Constants) -> dict[str, Rotation]:
     """No alignment: SMPL-X's spine zigzags at rest, and aligning it would bend every pose."""
-    rig = source.rig
-    spine3 = source.bone(rig.thorax) * _rx(c.thorax)
-    head = source.bone(rig.head) * _rx(c.head)
+    trunk = source.rig.trunk
+    spine3 = source.bone(trunk.thorax) * _rx(c.thorax)
+    head = source.bone(trunk.head) * _rx(c.head)
     return {
-        "pelvis": source.bone(rig.root) * _rx(c.pelvis),
-        "spine1": source.bone(rig.lowerback),
-        "spine2": source.bone(rig.upperback),
+        "pelvis": source.bone(trunk.root) * _rx(c.pelvis),
+        "spine1": source.bone(trunk.lowerback),
+        "spine2": source.bone(trunk.upperback),
         "spine3": spine3,
         "neck": spine3 * _scaled(spine3.inv() * head, c.neck_share),
         "head": head,
@@ -234,18 +236,20 @@ def _arm(source: _Source, joints: np.ndarray, side: str, s: float, c: Constants,
 
 
 def _local_rotvecs(rotations: dict[str, Rotation]) -> np.ndarray:
-    """(F, 22, 3) rotation vectors relative to the parents."""
-    local = []
-    for name, parent in zip(SMPLX_JOINTS[:_JOINTS], SMPLX_PARENTS[:_JOINTS], strict=True):
-        own = rotations[name]
-        local.append((own if parent < 0 else rotations[SMPLX_JOINTS[parent]].inv() * own).as_rotvec())
-    return np.stack(local, axis=1)
+    """(F, 22, 3) rotation vectors relative to the parents; exactly zero where a joint is its parent's equal, without rounding noise."""
+    local = np.zeros((len(rotations["pelvis"]), _JOINTS, 3))
+    local[:, 0] = rotations["pelvis"].as_rotvec()
+    for j in range(1, _JOINTS):
+        own, parent = rotations[SMPLX_JOINTS[j]], rotations[SMPLX_JOINTS[SMPLX_PARENTS[j]]]
+        if own is not parent:
+            local[:, j] = (parent.inv() * own).as_rotvec()
+    return local
 
 
 def _translation(source: _Source, joints: np.ndarray, pelvis: Rotation) -> np.ndarray:
     rig = source.rig
     if not rig.has_legs:
-        return source.path(rig.root) - joints[0]
+        return source.path(rig.trunk.root) - joints[0]
     ours = sum(_length(joints[a] - joints[b]) for a, b in ((1, 4), (4, 7), (2, 5), (5, 8)))
     ends = (side for limbs in (rig.left, rig.right) for side in (limbs.tibia, limbs.foot))
     theirs = sum(_length(source.motion.offsets[source.motion.index(end)]) for end in ends)
@@ -254,8 +258,9 @@ def _translation(source: _Source, joints: np.ndarray, pelvis: Rotation) -> np.nd
 
 
 def _known(rig: Rig) -> np.ndarray:
-    trunk_and_legs = ("hip", "knee", "ankle", "foot", "spine1", "spine2", "spine3")
-    return np.array([rig.has_legs or name.split("_")[-1] not in trunk_and_legs for name in BODY_JOINTS])
+    filled = {"hip", "knee", "ankle", "foot", "spine1", "spine2", "spine3"} if not rig.has_legs else set()
+    filled |= {"wrist"} if rig.left.hand == rig.left.radius else set()
+    return np.array([name.split("_")[-1] not in filled for name in BODY_JOINTS])
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:
@@ -280,11 +285,11 @@ def _rx(angle: float) -> Rotation:
 
 def _smallest(a: np.ndarray, b: np.ndarray) -> Rotation:
     """The smallest rotation that takes unit vector ``a`` to ``b``: about ``a x b``, by the angle between them."""
-    axis = np.cross(a, b)
-    sine, cosine = np.linalg.norm(axis), a @ b
+    axis, cosine = np.cross(a, b), float(a @ b)
+    sine = float(np.linalg.norm(axis))
     if sine < 1e-9:  # parallel, or opposite: then any axis across ``a`` will do
-        axis, sine = np.cross(a, np.eye(3)[np.argmin(np.abs(a))]), 0.0
-    return _about(axis / np.linalg.norm(axis), np.arctan2(sine, cosine))
+        axis = np.cross(a, np.eye(3)[np.argmin(np.abs(a))])
+    return _about(_unit(axis), np.arctan2(sine, cosine))
 
 
 def _scaled(rotation: Rotation, fraction: float) -> Rotation:

@@ -17,6 +17,10 @@ class Between:
     end: str
     fraction: float
 
+    @property
+    def ends(self) -> tuple[str, str]:
+        return self.start, self.end
+
 
 @dataclass(frozen=True)
 class Limbs:
@@ -36,15 +40,22 @@ class Limbs:
 
 
 @dataclass(frozen=True)
-class Rig:
-    """How to read one skeleton layout."""
+class Trunk:
+    """The bones from the root to the head."""
 
-    name: str
     root: str
     lowerback: str | Between
     upperback: str | Between
     thorax: str
     head: str
+
+
+@dataclass(frozen=True)
+class Rig:
+    """How to read one skeleton layout."""
+
+    name: str
+    trunk: Trunk
     left: Limbs
     right: Limbs
     has_legs: bool = True
@@ -52,17 +63,15 @@ class Rig:
     """The elbow bends about the vertical axis in the T-pose: align the whole arm and tilt the upper arm."""
     hand_bends: bool = True
     """The hand has a bend of its own beside the forearm's twist, and rests slightly extended."""
-    length_scale: float = 0.01
-    """Metres per unit of the rig's usual files."""
     rest_frames: Mapping[str, np.ndarray] = field(default_factory=dict)
     """Where a joint's local x, y, z axes (columns) point in a T-pose, for rigs whose zero angles are not one."""
 
     @property
     def bones(self) -> tuple[str, ...]:
         """Every source joint the rig refers to."""
-        trunk = [b for part in (self.lowerback, self.upperback) for b in ((part.start, part.end) if isinstance(part, Between) else (part,))]
+        trunk = [name for bone in vars(self.trunk).values() for name in (bone.ends if isinstance(bone, Between) else (bone,))]
         limbs = [bone for side in (self.left, self.right) for key, bone in vars(side).items() if self.has_legs or key not in _LEG]
-        return tuple(dict.fromkeys([self.root, *trunk, self.thorax, self.head, *limbs]))
+        return tuple(dict.fromkeys([*trunk, *limbs]))
 
 
 _LEG = ("femur", "tibia", "foot")
@@ -77,8 +86,10 @@ def detect_rig(names: Sequence[str]) -> Rig:
     fitting = [rig for rig in RIGS.values() if set(rig.bones) <= set(names)]
     if not fitting:
         shown = ", ".join(list(names)[:12])
-        raise InputError(f"unknown skeleton with {len(names)} joints ({shown}, ...), expected one of the rigs {', '.join(RIGS)}; pass a Rig of your own")
-    return max(fitting, key=lambda rig: (len(rig.bones), not isinstance(rig.upperback, Between)))
+        raise InputError(
+            f"unknown skeleton with {len(names)} joints ({shown}, ...), expected one of the rigs {', '.join(RIGS)}; pass a Rig of your own"
+        )
+    return max(fitting, key=lambda rig: len(rig.bones))
 
 
 def to_t_pose(motion: Motion, rig: Rig) -> Motion:
@@ -98,48 +109,9 @@ def to_t_pose(motion: Motion, rig: Rig) -> Motion:
     )
 
 
-def _limbs(pattern: str, **bones: str) -> Limbs:
-    return Limbs(**{key: pattern.format(bone) for key, bone in bones.items()})
-
-
-def _cmu(side: str) -> Limbs:
-    return _limbs(
-        side + "{}", femur="femur", tibia="tibia", foot="foot", humerus="humerus", radius="radius", wrist="wrist", twist="wrist", hand="hand"
-    )
-
-
-def _cmu_bvh(side: str) -> Limbs:
-    return _limbs(
-        side + "{}",
-        femur="UpLeg", tibia="Leg", foot="Foot", humerus="Arm", radius="ForeArm", wrist="Hand", twist="Hand", hand="FingerBase",
-    )  # fmt: skip
-
-
-def _named(pattern: str, hand: str = "Hand") -> Limbs:
-    """The usual names of animation packages; ``hand`` is the bone taken for both twist and bend of the wrist."""
-    return _limbs(
-        pattern, femur="UpLeg", tibia="Leg", foot="Foot", humerus="Arm", radius="ForeArm", wrist="Hand", twist=hand, hand=hand
-    )  # fmt: skip
-
-
-def _daz(side: str) -> Limbs:
-    return _limbs(
-        side + "{}", femur="Thigh", tibia="Shin", foot="Foot", humerus="Shldr", radius="ForeArm", wrist="Hand", twist="Hand", hand="Hand"
-    )
-
-
-def _bandai(side: str) -> Limbs:
-    return _limbs(
-        "{}_" + side,
-        femur="UpperLeg", tibia="LowerLeg", foot="Foot", humerus="UpperArm", radius="LowerArm", wrist="Hand", twist="Hand", hand="Hand",
-    )  # fmt: skip
-
-
-def _upper_body(side: str) -> Limbs:
-    return _limbs(
-        side + "_{}",
-        femur="-", tibia="-", foot="-", humerus="upper_arm", radius="forearm", wrist="hand", twist="hand", hand="hand",
-    )  # fmt: skip
+def _sides(left: str, right: str, bones: str) -> tuple[Limbs, Limbs]:
+    """Both sides from a name pattern each and the eight names of :class:`Limbs`, in its order."""
+    return Limbs(*(left.format(bone) for bone in bones.split())), Limbs(*(right.format(bone) for bone in bones.split()))
 
 
 def _bandai_rest_frames() -> dict[str, np.ndarray]:
@@ -159,40 +131,57 @@ def _bandai_rest_frames() -> dict[str, np.ndarray]:
     return {name: np.stack(columns, axis=1) for name, columns in axes.items()}
 
 
-_ASF_UNIT = 0.0254 / 0.45
-_MASS = "Character1_{}"
+_USUAL = "UpLeg Leg Foot Arm ForeArm Hand Hand Hand"
+_MB_HIPS, _MB_SPINE, _MB_SPINE1, _MB_SPINE2, _MB_HEAD = (f"Character1_{bone}" for bone in ("Hips", "Spine", "Spine1", "Spine2", "Head"))
+_MB_SIDES = _sides("Character1_Left{}", "Character1_Right{}", _USUAL)
 
-RIGS: dict[str, Rig] = {
-    rig.name: rig
-    for rig in (
-        Rig("cmu", "root", "lowerback", "upperback", "thorax", "head", _cmu("l"), _cmu("r"), length_scale=_ASF_UNIT),
-        Rig(
-            "cmu_bvh", "Hips", "LowerBack", "Spine", "Spine1", "Head", _cmu_bvh("Left"), _cmu_bvh("Right"),
-            length_scale=_ASF_UNIT,
-        ),
-        Rig("daz", "hip", "abdomen", Between("abdomen", "chest", 0.5), "chest", "head", _daz("l"), _daz("r")),
-        Rig("game", "Hips", "Spine", "Spine1", "Spine2", "Head", _named("Left{}"), _named("Right{}")),
-        Rig(
-            "motionbuilder2", _MASS.format("Hips"), _MASS.format("Spine"), Between(_MASS.format("Spine"), _MASS.format("Spine1"), 0.5),
-            _MASS.format("Spine1"), _MASS.format("Head"), _named(_MASS.format("Left{}")), _named(_MASS.format("Right{}")),
-            vertical_elbow_hinge=True,
-        ),
-        Rig(
-            "motionbuilder3", _MASS.format("Hips"), _MASS.format("Spine"), _MASS.format("Spine1"), _MASS.format("Spine2"),
-            _MASS.format("Head"), _named(_MASS.format("Left{}")), _named(_MASS.format("Right{}")), vertical_elbow_hinge=True,
-        ),
-        Rig(
-            "reduced", "Hips", Between("Hips", "Chest", 0.6), Between("Hips", "Chest", 0.85), "Chest", "Neck",
-            _named("Left{}", hand="ForeArm"), _named("Right{}", hand="ForeArm"), vertical_elbow_hinge=True, hand_bends=False,
-        ),
-        Rig(
-            "bandai", "Hips", "Spine", Between("Spine", "Chest", 0.5), "Chest", "Head", _bandai("L"), _bandai("R"),
-            vertical_elbow_hinge=True, rest_frames=_bandai_rest_frames(),
-        ),
-        Rig(
-            "upper_body", "torso", "torso", "torso", "torso", "head", _upper_body("left"), _upper_body("right"), has_legs=False, hand_bends=False,
-        ),
-    )
-}  # fmt: skip
+_ALL = (
+    Rig(
+        "cmu",
+        Trunk("root", "lowerback", "upperback", "thorax", "head"),
+        *_sides("l{}", "r{}", "femur tibia foot humerus radius wrist wrist hand"),
+    ),
+    Rig(
+        "cmu_bvh",
+        Trunk("Hips", "LowerBack", "Spine", "Spine1", "Head"),
+        *_sides("Left{}", "Right{}", "UpLeg Leg Foot Arm ForeArm Hand Hand FingerBase"),
+    ),
+    Rig(
+        "daz",
+        Trunk("hip", "abdomen", Between("abdomen", "chest", 0.5), "chest", "head"),
+        *_sides("l{}", "r{}", "Thigh Shin Foot Shldr ForeArm Hand Hand Hand"),
+    ),
+    Rig("game", Trunk("Hips", "Spine", "Spine1", "Spine2", "Head"), *_sides("Left{}", "Right{}", _USUAL)),
+    Rig(
+        "motionbuilder2",
+        Trunk(_MB_HIPS, _MB_SPINE, Between(_MB_SPINE, _MB_SPINE1, 0.5), _MB_SPINE1, _MB_HEAD),
+        *_MB_SIDES,
+        vertical_elbow_hinge=True,
+    ),
+    Rig("motionbuilder3", Trunk(_MB_HIPS, _MB_SPINE, _MB_SPINE1, _MB_SPINE2, _MB_HEAD), *_MB_SIDES, vertical_elbow_hinge=True),
+    Rig(
+        "reduced",
+        Trunk("Hips", Between("Hips", "Chest", 0.6), Between("Hips", "Chest", 0.85), "Chest", "Neck"),
+        *_sides("Left{}", "Right{}", "UpLeg Leg Foot Arm ForeArm Hand ForeArm ForeArm"),
+        vertical_elbow_hinge=True,
+        hand_bends=False,
+    ),
+    Rig(
+        "bandai",
+        Trunk("Hips", "Spine", Between("Spine", "Chest", 0.5), "Chest", "Head"),
+        *_sides("{}_L", "{}_R", "UpperLeg LowerLeg Foot UpperArm LowerArm Hand Hand Hand"),
+        vertical_elbow_hinge=True,
+        rest_frames=_bandai_rest_frames(),
+    ),
+    Rig(
+        "upper_body",
+        Trunk("torso", "torso", "torso", "torso", "head"),
+        *_sides("left_{}", "right_{}", "- - - upper_arm forearm hand hand hand"),
+        has_legs=False,
+        hand_bends=False,
+    ),
+)
+
+RIGS: dict[str, Rig] = {rig.name: rig for rig in _ALL}
 """Known rigs by name: ASF/AMC (``cmu``), the 31-joint and 43-joint BVH conversions (``cmu_bvh``, ``daz``), a 22-joint game rig (``game``),
 MotionBuilder names with two or three spine joints, a 15-joint reduced skeleton, Bandai-Namco, and an upper body without legs."""

@@ -48,20 +48,21 @@ def numbers(words: Sequence[str], path: PathLike, line: int, count: int, what: s
     return values
 
 
-def number_table(lines: Sequence[str], path: PathLike, first_line: int, columns: int) -> np.ndarray:
-    """Rows of ``columns`` finite numbers, one row a line, read in one go (rows, columns).
+def number_table(lines: Sequence[str], path: PathLike, first_line: int, columns: int, step: int = 1) -> np.ndarray:
+    """Rows of ``columns`` finite numbers, one row a line (rows, columns).
 
-    ``first_line`` is the number of ``lines[0]`` in the file. Only a broken table is gone through line by line, to name the culprit.
+    ``lines[i]`` is line ``first_line + step * i`` of the file. Read in one go; only a broken table is gone through line by line, to name
+    the culprit.
     """
     try:
         table = np.array(" ".join(lines).split(), dtype=float).reshape(len(lines), columns)
     except ValueError:
-        table = None
-    if table is None or not np.isfinite(table).all():
-        for i, text in enumerate(lines):
-            numbers(text.split(), path, first_line + i, columns, "one frame a line")
-        raise InputError(f"{path}: found frames that wrap over lines, expected {columns} numbers a line; fetch the file again")
-    return table
+        table = np.full((1, 1), np.nan)
+    if np.isfinite(table).all():
+        return table
+    return np.stack(
+        [numbers(text.split(), path, first_line + step * i, columns, "the channels of one frame") for i, text in enumerate(lines)]
+    )
 
 
 def suffix(path: PathLike) -> str:

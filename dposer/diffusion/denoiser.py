@@ -15,6 +15,7 @@ class Denoiser(nn.Module):
 
     Args:
         network: called as ``network(x, label, **condition)``, x (batch, *dims), label (batch,) -> (batch, *dims).
+            When t holds K < batch times, so does the label: batch / K consecutive samples share one.
         schedule: the path the network was trained on.
         predicts: what the network returns: the noise z, the score of p_t, or the clean x_0.
         clip: bound on the entries of the clean estimate; the noise and the score then follow from the bounded estimate.
@@ -66,5 +67,5 @@ class Denoiser(nn.Module):
 
     def _evaluate(self, x: Tensor, t: Time, condition: dict[str, Any]) -> Tensor:
         label = self.schedule.label(t).to(device=x.device, dtype=torch.promote_types(x.dtype, torch.float32))
-        output: Tensor = self.network(x, label.expand(len(x)), **condition)
+        output: Tensor = self.network(x, label.expand(len(x)) if label.ndim == 0 else label, **condition)
         return output

@@ -75,7 +75,7 @@ def integrate(
     sizes = [tensor.numel() for tensor in state]
 
     def pack(tensors: Sequence[Tensor]) -> np.ndarray:
-        return np.concatenate([tensor.detach().double().flatten().cpu().numpy() for tensor in tensors])
+        return np.concatenate([tensor.detach().cpu().double().flatten().numpy() for tensor in tensors])
 
     def unpack(flat: np.ndarray) -> list[Tensor]:
         parts = torch.from_numpy(flat).split(sizes)

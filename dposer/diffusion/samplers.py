@@ -168,7 +168,7 @@ def _langevin_step(run: Run, x: Tensor, t: Tensor, score: Tensor, z: Tensor, rat
     return x + h * score + (2 * h).sqrt() * z
 
 
-CORRECTORS: dict[str, Corrector | None] = {"none": None, "langevin": langevin, "ald": annealed_langevin}
+CORRECTORS: dict[str, Corrector] = {"langevin": langevin, "ald": annealed_langevin}
 
 
 def sample(
@@ -203,10 +203,11 @@ def sample(
             from t_end to clean data and the result is its noise-free mean, else the result is the state at t_end.
         times: the decreasing times themselves, in place of the five above.
         eta: stochasticity of ddim, 0 to 1.
-        corrector, corrector_steps, snr: a key of :data:`CORRECTORS`, how often at each time, and its signal-to-noise ratio.
+        corrector, corrector_steps, snr: "none" or a key of :data:`CORRECTORS`, how often at each time, and its signal-to-noise ratio.
         constrain: x <- constrain(x, t) after every update, t being the time x has then reached (an observation can be
             written into it; at ``schedule.clean_time`` that is without noise).
-        guide: x <- x + guide(x_t, t) after every predictor step, evaluated at the state before the step.
+        guide: x <- x + guide(x_t, t) after every predictor step, evaluated at the state before the step. One that needs
+            gradients enables them itself, unless ``grad`` is set.
         trajectory: also return the states after each step, (steps, batch, *dims); the last is the result.
         progress: wraps the range of steps, e.g. ``tqdm``.
         grad: record the loop for differentiation.
@@ -219,23 +220,25 @@ def sample(
         ValueError: unknown sampler, corrector or spacing, times out of order, or a sampler the schedule cannot run.
     """
     _check_name("sampler", sampler, PREDICTORS)
-    _check_name("corrector", corrector, CORRECTORS)
+    _check_name("corrector", corrector, ("none", *CORRECTORS))
     if spacing is None:
         spacing = "log_snr" if sampler == "dpm++" else "uniform"
-    nodes = (
-        time_nodes(denoiser.schedule, steps, t_start, t_end, spacing, noise_removal) if times is None else _checked(times.double().cpu())
-    )
+    if times is None:
+        nodes = time_nodes(denoiser.schedule, steps, t_start, t_end, spacing, noise_removal)
+    else:
+        nodes = _checked(times.double().cpu())
     lengths = nodes[1:].clamp(min=0) - nodes[:-1]
     if times is None and spacing == "uniform":
         lengths = lengths.mean().expand(len(lengths))  # the reference's constant dt: 1 / steps on the whole interval
-    predict, correct = PREDICTORS[sampler], CORRECTORS[corrector]
+    predict = PREDICTORS[sampler]
+    corrections = [] if corrector == "none" else [CORRECTORS[corrector]] * corrector_steps
     run = Run(denoiser, condition, generator, eta, snr)
     clean_time = denoiser.schedule.clean_time
     x, states = z, []
     with torch.set_grad_enabled(grad):
         for i in (progress or iter)(range(len(lengths))):
             step = Step(nodes[i], nodes[i + 1], lengths[i])
-            for _ in range(corrector_steps if correct else 0):
+            for correct in corrections:
                 x = _constrained(correct(run, x, step.t), step.t, constrain)
             shift = guide(x, step.t) if guide else 0
             drawn, mean = predict(run, x, step)

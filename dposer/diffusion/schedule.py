@@ -1,7 +1,7 @@
 """Noise schedules: the Gaussian path x_t = alpha(t) x_0 + sigma(t) z, z ~ N(0, I), from data (small t) to noise (t = t_max).
 
-A time is a float, a 0-d tensor or a (batch,) tensor; whatever depends on it has its shape. Floats are worked out in
-float64, and :func:`expand` makes a per-sample value broadcast against x without promoting it.
+A time is a float, a 0-d tensor or a (batch,) tensor (or a shorter one, see :func:`expand`); whatever depends on it has its
+shape. Floats are worked out in float64, and :func:`expand` makes per-sample values broadcast against x without promoting it.
 """
 
 import math
@@ -17,8 +17,18 @@ Device = torch.device | str | None
 
 
 def expand(value: Tensor, x: Tensor) -> Tensor:
-    """Shape (batch,) as (batch, 1, ..., 1) to broadcast against x (batch, *dims), in its dtype and device; 0-d stays as it is."""
-    return value if value.ndim == 0 else value.to(x).reshape(-1, *(1,) * (x.ndim - 1))
+    """Shape (K,) as (batch, 1, ..., 1) to broadcast against x (batch, *dims), in its dtype and device; 0-d stays as it is.
+
+    K divides batch, and batch / K consecutive samples share a value; K = batch is the usual case.
+
+    Raises:
+        ValueError: K does not divide batch.
+    """
+    if value.ndim == 0:
+        return value
+    if len(x) % len(value):
+        raise ValueError(f"{len(value)} times for {len(x)} samples, expected one time, one per sample, or one per equal run of samples")
+    return value.to(x).repeat_interleave(len(x) // len(value)).reshape(-1, *(1,) * (x.ndim - 1))
 
 
 def gaussian_like(x: Tensor, generator: torch.Generator | None = None) -> Tensor:

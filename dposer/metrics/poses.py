@@ -19,12 +19,7 @@ def distances(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     Raises:
         InputError: the two do not hold the same number of 3D points.
     """
-    for points in (predicted, target):
-        if points.ndim < 2 or points.shape[-1] != 3 or points.shape[-2] == 0:
-            raise InputError(f"points: found shape {tuple(points.shape)}, expected (..., joints, 3)")
-    if predicted.shape[-2] != target.shape[-2]:
-        raise InputError(f"points: {predicted.shape[-2]} predicted and {target.shape[-2]} target joints, expected as many of each")
-    return torch.linalg.vector_norm(predicted - target, dim=-1)
+    return torch.linalg.vector_norm(_difference(predicted, target), dim=-1)
 
 
 def mean_distance(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -105,17 +100,26 @@ def auc(predicted: torch.Tensor, target: torch.Tensor, limit: float = 0.15, thre
 
 def mpjve(predicted: torch.Tensor, target: torch.Tensor, fps: float = 1.0) -> torch.Tensor:
     """Velocity error, mean over frames and joints of ‖Δp − Δy‖·fps: (..., T, J, 3) twice to (...), metres per frame, or per second given ``fps``."""
-    return _motion(predicted - target, 1, fps)
+    return _motion(_difference(predicted, target), 1, fps)
 
 
 def acceleration_error(predicted: torch.Tensor, target: torch.Tensor, fps: float = 1.0) -> torch.Tensor:
     """Mean over frames and joints of ‖Δ²p − Δ²y‖·fps²: (..., T, J, 3) twice to (...), metres per frame², or per s² given ``fps``."""
-    return _motion(predicted - target, 2, fps)
+    return _motion(_difference(predicted, target), 2, fps)
 
 
 def jitter(joints: torch.Tensor, fps: float = 1.0) -> torch.Tensor:
     """Mean over frames and joints of the jerk ‖Δ³x‖·fps³: (..., T, J, 3) to (...), metres per frame³, or per s³ given ``fps``."""
     return _motion(joints, 3, fps)
+
+
+def _difference(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    for name, points in (("predicted", predicted), ("target", target)):
+        if points.ndim < 2 or points.shape[-1] != 3 or points.shape[-2] == 0:
+            raise InputError(f"{name}: found shape {tuple(points.shape)}, expected (..., points, 3)")
+    if predicted.shape[-2] != target.shape[-2]:
+        raise InputError(f"points: {predicted.shape[-2]} predicted and {target.shape[-2]} target, expected as many of each")
+    return predicted - target
 
 
 def _motion(joints: torch.Tensor, order: int, fps: float) -> torch.Tensor:

@@ -65,6 +65,8 @@ class TrainingConfig:
     """Add vertex and joint distances after denoising. About ten times slower; its authors advise against it."""
     denoise_steps: int = 10
     """DDIM steps of the auxiliary loss."""
+    shared_times: int = 0
+    """Ours: K stratified times a batch, each shared by batch_size / K poses, so that the network embeds only K times; 0 = one a pose."""
     batch_size: int = 1280
     n_iters: int = 400_001
     log_freq: int = 50

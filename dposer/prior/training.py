@@ -228,8 +228,7 @@ class Trainer:
     def _loss(self, pose: Tensor) -> Tensor:
         settings = self.config.training
         x = self.normalizer.normalize(pose)
-        levels = None if settings.continuous else self.config.model.num_scales
-        t = draw_times(self.denoiser.schedule, len(x), levels=levels, device=self.device)
+        t = self._times(len(x))
         noise = torch.randn_like(x)
         loss = denoising_loss(
             self.denoiser, x, t=t, noise=noise, reduce_mean=settings.reduce_mean, likelihood_weighting=settings.likelihood_weighting
@@ -238,6 +237,17 @@ class Trainer:
             prior = PosePrior(self.network, self.normalizer, self.config)
             loss = loss + self.auxiliary(prior, pose, self.denoiser.schedule.perturb(x, t, noise), t)
         return loss
+
+    def _times(self, batch: int) -> Tensor:
+        """(batch,) times, or (K,) shared by batch / K samples each, one in each K-th of (ε, 1): the marginal stays uniform."""
+        settings, schedule = self.config.training, self.denoiser.schedule
+        if not settings.continuous:
+            return draw_times(schedule, batch, levels=self.config.model.num_scales, device=self.device)
+        if not settings.shared_times:
+            return draw_times(schedule, batch, device=self.device)
+        k = settings.shared_times
+        strata = (torch.arange(k, device=self.device) + torch.rand(k, device=self.device)) / k
+        return 1e-5 + strata * (1 - 1e-5)
 
     def save(self) -> None:
         """Write the resumable snapshot (rank 0), whole or not at all."""

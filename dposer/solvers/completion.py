@@ -4,7 +4,6 @@ M keeps the known entries, y is the observation, x̂₀ the denoised pose. Sourc
 (arXiv 2312.05541), section 3.3 and released code.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from dposer.errors import InputError
-from dposer.prior.pose_prior import PosePrior
+from dposer.prior.pose_prior import PosePrior, Progress, Weighting
 from dposer.prior.timesteps import TimeStrategy, preset
 
 Mode = Literal["DPoser"]
@@ -30,7 +29,7 @@ class CompletionSettings:
     data_weight: float = 100.0
     prior_weight: float = 0.1
     denoise_steps: int = 1
-    weighting: Literal["plain", "sqrt(1+snr)", "sqrt(1+snr^2)"] = "sqrt(1+snr)"
+    weighting: Weighting = "sqrt(1+snr)"
     fresh_start: bool = True
     """Each hypothesis starts from its own noise; the releases start them all from the same."""
 
@@ -43,7 +42,7 @@ def complete(
     mode: Mode = "DPoser",
     generator: torch.Generator | None = None,
     settings: CompletionSettings | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Tensor:
     """Complete poses whose ``missing`` joints are unknown; known joints are returned bit for bit.
 
@@ -90,7 +89,7 @@ def _optimise(
     keep: Tensor,
     settings: CompletionSettings,
     generator: torch.Generator | None,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> Tensor:
     """Adam on the gradient written out: the stop-gradient makes ∇w‖x − x̂₀‖² = 2w(x − x̂₀), so nothing is taped."""
     total = settings.outer_steps * settings.inner_steps

@@ -3,7 +3,7 @@
 Source of the protocols: DPoser (arXiv 2312.05541) and DPoser-X (arXiv 2508.00599).
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,10 +16,8 @@ from dposer.diffusion.objective import denoising_loss
 from dposer.metrics.distribution import dnn, fid, precision_recall_density_coverage
 from dposer.metrics.poses import apd, best_of, mean_distance
 from dposer.metrics.self_intersection import self_intersection
-from dposer.prior.pose_prior import PosePrior
+from dposer.prior.pose_prior import PosePrior, Progress
 from dposer.solvers.completion import complete
-
-MeshMetric = Callable[[int, int], None]
 
 
 @torch.no_grad()
@@ -42,12 +40,13 @@ def generation_report(samples: Tensor, reference: Tensor, training: Tensor | Non
 
 
 @torch.no_grad()
-def self_intersection_report(samples: Tensor, body: BodyModel | None = None, progress: MeshMetric | None = None) -> float:
+def self_intersection_report(samples: Tensor, body: BodyModel | None = None, progress: Progress | None = None) -> float:
     """SI: mean over the samples of the percentage of faces that intersect others."""
     body = body or BodyModel()
     total = 0.0
-    for i, pose in enumerate(samples.split(1)):  # one mesh at a time: its broad phase is what fills memory
-        vertices = body(pose.to(body.device)).vertices
+    for i in range(len(samples)):  # one mesh at a time: its broad phase is what fills memory
+        vertices = body(samples[i : i + 1].to(body.device)).vertices
+        assert vertices is not None
         total += float(self_intersection(vertices[0].cpu().numpy(), body.faces))
         if progress is not None:
             progress(i + 1, len(samples))
@@ -126,7 +125,14 @@ def mean_completion(training: Tensor, poses: Tensor, part: str) -> Tensor:
 
 
 def validate(
-    prior: PosePrior, body: BodyModel, poses: Tensor, *, seed: int = 42, samples: int = 1000, completions: int = 50, parts: Sequence[str] = ("left_leg",)
+    prior: PosePrior,
+    body: BodyModel,
+    poses: Tensor,
+    *,
+    seed: int = 42,
+    samples: int = 1000,
+    completions: int = 50,
+    parts: Sequence[str] = ("left_leg",),
 ) -> dict[str, float]:
     """What training watches on held-out poses: denoising loss on fixed draws, figures of samples, completion error (5 hypotheses)."""
     generator = torch.Generator(prior.device).manual_seed(seed)
@@ -160,7 +166,7 @@ def mesh_loss(body: BodyModel, prior: PosePrior, pose: Tensor, x_t: Tensor, t: T
     Source: DPoser (arXiv 2312.05541), released code, ``auxiliary_loss``; its authors do not recommend it.
     """
     steps = prior.config.training.denoise_steps
-    guess = prior.denormalize(prior.ddim(x_t, t, steps=steps, t_end=t / (2 * steps)))
+    guess = prior.denormalize(prior.ddim(x_t, t, steps))
     weight = torch.log1p(prior.denoiser.schedule.alpha(t) / prior.denoiser.schedule.sigma(t))
     true, found = body(pose), body(guess)
     assert true.vertices is not None and found.vertices is not None

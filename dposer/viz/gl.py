@@ -4,6 +4,7 @@ A broken driver may kill the process that touches it, so each way in (EGL, then 
 """
 
 import functools
+import importlib.util
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from dposer.errors import InputError
-from dposer.viz.software import NEAR
+from dposer.viz.software import in_front
 
 PLATFORMS = ("egl", "osmesa")
 """Ways to a picture without a screen, in the order they are tried."""
@@ -52,11 +53,13 @@ def working_platform() -> str | None:
 
 @functools.cache
 def _offscreen() -> Any:
+    if importlib.util.find_spec("pyrender") is None:
+        raise InputError("renderer 'pyrender': the package is not installed; pip install pyrender-maintained, or use renderer 'software'")
     platform = working_platform()
     if platform is None:
         raise InputError(
-            "renderer 'pyrender': no working OpenGL was found (tried EGL and OSMesa); install one (Debian: apt-get install libegl1 libgl1 libgl1-mesa-dri"
-            ", or libosmesa6) or use renderer 'software', which needs none"
+            "renderer 'pyrender': no working OpenGL was found (tried EGL and OSMesa); use renderer 'software', which needs none, "
+            "or install one (Debian: apt-get install libegl1 libgl1 libgl1-mesa-dri, or libosmesa6)"
         )
     os.environ.update(_environment(platform))  # read by pyrender while it is imported
     import pyrender
@@ -64,7 +67,9 @@ def _offscreen() -> Any:
     return pyrender.OffscreenRenderer(1, 1)
 
 
-def rasterise(vertices: np.ndarray, faces: np.ndarray, colours: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def rasterise(
+    vertices: np.ndarray, faces: np.ndarray, colours: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int]
+) -> tuple[np.ndarray, np.ndarray]:
     """:func:`dposer.viz.software.rasterise` by OpenGL, four points a pixel.
 
     Raises:
@@ -74,20 +79,19 @@ def rasterise(vertices: np.ndarray, faces: np.ndarray, colours: np.ndarray, intr
     import pyrender
 
     depth = vertices[:, 2]
-    faces = faces[(depth > NEAR)[faces].all(1)]
+    faces, used = in_front(faces, depth)
     if not len(faces):
-        return np.zeros((*size, 4), np.float32)
-    rgba = np.concatenate([colours, np.ones((len(colours), 1))], 1).astype(np.float32)
+        return np.zeros((*size, 3), np.float32), np.zeros(size, np.float32)
+    rgba = np.column_stack([colours, np.ones(len(colours))]).astype(np.float32)
     material = pyrender.MetallicRoughnessMaterial(doubleSided=True)
-    flip = np.array([1, -1, -1], np.float32)  # OpenGL's camera looks down -z with y up
-    mesh = pyrender.Mesh([pyrender.Primitive(positions=vertices * flip, indices=faces, color_0=rgba, material=material)])
-    used = depth[faces]
-    camera = pyrender.IntrinsicsCamera(
-        intrinsics[0, 0], intrinsics[1, 1], intrinsics[0, 2], intrinsics[1, 2], znear=0.9 * float(used.min()), zfar=1.1 * float(used.max())
-    )
+    upright = vertices * (1, -1, -1)  # OpenGL's camera looks down -z with y up
+    mesh = pyrender.Mesh([pyrender.Primitive(positions=upright, indices=faces, color_0=rgba, material=material)])
+    fx, fy, cx, cy = intrinsics[(0, 1, 0, 1), (0, 1, 2, 2)]
+    camera = pyrender.IntrinsicsCamera(fx, fy, cx, cy, znear=0.9 * float(depth[used].min()), zfar=1.1 * float(depth[used].max()))
     scene = pyrender.Scene(bg_color=np.zeros(4))
     scene.add(mesh)
     scene.add(camera)
     renderer.viewport_height, renderer.viewport_width = size
     flags = pyrender.RenderFlags.FLAT | pyrender.RenderFlags.RGBA  # unlit: colours arrive lit, so both renderers look alike
-    return renderer.render(scene, flags)[0].astype(np.float32) / 255
+    drawn = renderer.render(scene, flags)[0].astype(np.float32) / 255
+    return drawn[..., :3], drawn[..., 3]

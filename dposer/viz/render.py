@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable
 
+import cv2
 import numpy as np
 from scipy.spatial.transform import Rotation
 
@@ -12,12 +13,12 @@ from dposer.viz import gl, software
 
 SIZE = (512, 384)
 FOCAL = 1500.0
-CENTRE = (200.0, 192.0)
+CENTRE = (192.0, 200.0)
 DISTANCE = 7.0
 """The demo camera of DPoser: picture (h, w), focal length and principal point (x, y) in pixels, metres to the mesh."""
 
 RENDERERS = ("auto", "software", "pyrender")
-CLAY = (0.66, 0.72, 0.80)
+CLAY = (0.72, 0.78, 0.86)
 WHITE = (1.0, 1.0, 1.0)
 
 VIEWS = "front, back, left, right or random; half before left or right for 45 degrees; above or bottom for a tilt (such as left_half_above)"
@@ -30,8 +31,9 @@ Colour = tuple[float, float, float] | np.ndarray
 def view_rotation(view: str, generator: np.random.Generator | None = None) -> np.ndarray:
     """``R = R_x(tilt) R_y(turn)``: how a named view turns a mesh that faces the camera.
 
-    ``left`` turns by -90° about y and so shows the body's left side, ``right`` by +90°, ``back`` by 180°, ``random`` by an angle drawn
-    uniformly; ``half`` makes ``left`` and ``right`` 45°. ``above`` tilts by +30° about x, ``bottom`` by -30°. Words may be joined in any order.
+    ``left`` turns by -90° about y and so shows the body's left side, ``right`` by +90°, ``back`` by 180°, ``random`` by an angle
+    drawn uniformly; ``half`` makes ``left`` and ``right`` 45°. ``above`` tilts by +30° about x, ``bottom`` by -30°. Words may be
+    joined in any order.
 
     Args:
         view: such as ``front``, ``left_half`` or ``back_above``.
@@ -79,18 +81,18 @@ def render_mesh(
 
     The focal length and the principal point are :data:`FOCAL` and :data:`CENTRE`, scaled when ``size`` is not :data:`SIZE`.
 
-    ``auto`` is ``software`` wherever OpenCV can rasterise, else ``pyrender``. Both give the same picture up to edge pixels, so the choice is
-    one of speed and certainty: software starts at once, gives the same bytes on every machine and takes about 20 ms for a body of 20,000
-    faces; OpenGL costs seconds to probe and to start.
+    ``auto`` is ``software`` wherever OpenCV can rasterise, else ``pyrender``. Both give the same picture up to edge pixels, so the
+    choice is one of certainty: software starts at once and gives the same picture on every machine, while OpenGL takes seconds to
+    probe and to start and, without a graphics card, is no faster.
 
     Args:
         vertices: (V, 3) or (N, V, 3) metres, y up; a person at rest faces +z with the left hand at +x.
         faces: (F, 3) vertex indices, counter-clockwise seen from outside.
         view: see :func:`view_rotation`; one view for all N.
         size: (h, w).
-        fit: step back from ``distance`` as far as it takes for every vertex of every mesh to be in the picture.
-        centre: (3,) or (N, 3) point to turn about and look at; by default each mesh's mean vertex. One centre for a whole motion
-            lets the person move through the picture.
+        fit: slide the picture, then step back from ``distance``, no farther than it takes for all of every mesh to be in it.
+        centre: (3,) or (N, 3) point to turn about and look at; by default each mesh's mean vertex, which on a body with a fine
+            face lies high. One centre for a whole motion lets the person move through the picture.
         renderer: one of :data:`RENDERERS`.
         colour: RGB in [0, 1] of the whole mesh.
         vertex_colours: (V, 3) or (N, V, 3) RGB in [0, 1] (or 0..255 integers) instead of ``colour``.
@@ -103,16 +105,17 @@ def render_mesh(
     Raises:
         InputError: shapes, indices, NaN, the view, or a renderer that does not work here.
     """
-    vertices, faces = _checked_mesh(vertices, faces)
+    vertices, faces = checked_mesh(vertices, faces)
+    colours = _rgb(colour, "colour") if vertex_colours is None else checked_colours(vertices, vertex_colours)
     backdrop = _plain(background, size)
-    middle = vertices.mean(-2) if centre is None else np.asarray(centre)
+    middle = vertices.mean(-2) if centre is None else _point(centre, vertices)
     turned = (vertices - middle[..., None, :]) @ view_rotation(view, generator).T
     scale = np.array(size) / SIZE
     intrinsics = _intrinsics(FOCAL * scale.min(), (CENTRE[0] * scale[1], CENTRE[1] * scale[0]))
     ahead = turned * (1, -1, -1)  # from the demo camera's frame to x right, y down, z away
-    if fit:
-        distance = max(distance, fit_distance(ahead, intrinsics, size))
-    return _draw(ahead + (0, 0, distance), faces, intrinsics, backdrop, renderer, _colours(vertices, colour, vertex_colours))
+    if fit and ahead.size:
+        intrinsics, distance = fit_camera(ahead, intrinsics, size, distance)
+    return _draw(ahead + (0, 0, distance), faces, intrinsics, backdrop, renderer, colours)
 
 
 def render_camera(
@@ -147,35 +150,47 @@ def render_camera(
     Raises:
         InputError: as :func:`render_mesh`; neither or both of ``image`` and ``size``.
     """
-    vertices, faces = _checked_mesh(vertices, faces)
+    vertices, faces = checked_mesh(vertices, faces)
+    colours = _rgb(colour, "colour") if vertex_colours is None else checked_colours(vertices, vertex_colours)
     if (image is None) == (size is None):
         raise InputError(f"render_camera: found {'neither' if image is None else 'both'} of image and size, expected one of them")
-    if image is not None:
-        backdrop = checked_image(image, "image").astype(np.float32) / 255
-    else:
-        backdrop = _plain(background, size)
-    return _draw(vertices, faces, _intrinsics(focal, centre), backdrop, renderer, _colours(vertices, colour, vertex_colours), opacity)
+    backdrop = _plain(background, size) if image is None else checked_image(image, "image").astype(np.float32) / 255
+    return _draw(vertices, faces, _intrinsics(focal, centre), backdrop, renderer, colours, opacity)
 
 
-def fit_distance(vertices: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int], margin: float = 4.0) -> float:
-    """``max_v  f |x| / m - z``: the least step back along z that brings every vertex into the picture (``m`` pixels from axis to margin).
+def fit_camera(
+    vertices: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int], distance: float, margin: float = 4.0
+) -> tuple[np.ndarray, float]:
+    """The nearest camera to the given one that has every vertex in its picture.
+
+    The principal point slides by the pixels that stick out; if the mesh is larger than the picture, the distance then grows to
+    ``max_v  f |x| / m - z``, with ``m`` the pixels from the principal point to the margin on the vertex's side.
 
     Args:
-        vertices: (..., 3) metres, x right, y down, z away from the camera.
+        vertices: (..., 3) metres about the point looked at: x right, y down, z away from the camera.
         intrinsics: (3, 3) pixels.
         size: (h, w).
+        distance: metres from the camera to the point looked at.
         margin: pixels to keep clear on every side.
+
+    Returns:
+        New intrinsics (3, 3) and distance.
     """
-    points = vertices.reshape(-1, 3)
-    focal, centre = intrinsics[(0, 1), (0, 1)], intrinsics[:2, 2]
-    room = np.where(points[:, :2] > 0, np.array(size[::-1]) - centre, centre) - margin
-    return float((focal * np.abs(points[:, :2]) / np.maximum(room, 1) - points[:, 2:]).max(initial=0))
+    points, depth = vertices.reshape(-1, 3)[:, :2], vertices.reshape(-1, 3)[:, 2:]
+    focal, centre, far_corner = intrinsics[(0, 1), (0, 1)], intrinsics[:2, 2], np.array(size[::-1])
+    seen = focal * points / np.maximum(depth + distance, software.NEAR) + centre
+    least, most = margin - seen.min(0), far_corner - margin - seen.max(0)  # the slides that keep both edges in the picture
+    centre = centre + np.where(least <= most, np.clip(0, least, most), (least + most) / 2)
+    centre = np.clip(centre, 2 * margin, far_corner - 2 * margin)
+    room = np.where(points > 0, far_corner - centre, centre) - margin
+    needed = (focal * np.abs(points) / room - depth).max()
+    return np.column_stack([intrinsics[:, :2], [*centre, 1]]), max(distance, float(needed))
 
 
 def shade(vertices: np.ndarray, faces: np.ndarray, colours: np.ndarray) -> np.ndarray:
-    """``c (a + Σ_i k_i ((n·l_i + w_i) / (1 + w_i))₊)``: matt colours under a soft key, fill and rim light fixed to the camera.
+    """``c (a + Σ_i k_i (n·l_i)₊)^(1/γ)``: matt (Lambert) surfaces under a key, a fill and a rim light that move with the camera.
 
-    Light adds up in linear intensities, hence the power law on the way in and out.
+    Light adds up in linear intensities; the power law takes the sum to the scale of RGB values.
 
     Args:
         vertices: (V, 3) in the camera's frame (x right, y down, z away).
@@ -185,8 +200,7 @@ def shade(vertices: np.ndarray, faces: np.ndarray, colours: np.ndarray) -> np.nd
     Returns:
         (V, 3) float32 RGB in [0, 1].
     """
-    facing = vertex_normals(vertices, faces) @ _LIGHTS.T
-    light = _AMBIENT + np.maximum((facing + _WRAP) / (1 + _WRAP), 0) @ _STRENGTH
+    light = _AMBIENT + np.maximum(vertex_normals(vertices, faces) @ _LIGHTS.T, 0) @ _STRENGTHS
     return np.clip(np.asarray(colours) * light[:, None] ** (1 / _GAMMA), 0, 1).astype(np.float32)
 
 
@@ -200,27 +214,33 @@ def vertex_normals(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
 
 
 _GAMMA = 2.2
-_AMBIENT = 0.10
-_LIGHTS = np.array([[-0.5, -0.6, -0.75], [0.8, -0.1, -0.6], [0.2, -0.8, 0.6]])
+_AMBIENT = 0.04
+_LIGHTS = np.array([[-0.65, -0.70, -0.55], [0.95, -0.15, -0.25], [0.0, 0.0, -1.0], [0.3, -0.6, 0.8]])
 _LIGHTS /= np.linalg.norm(_LIGHTS, axis=1, keepdims=True)
-_STRENGTH = np.array([0.72, 0.22, 0.18])
-_WRAP = np.array([0.15, 0.3, 0.1])
-"""Towards the key (over the viewer's left shoulder), the fill (from the right) and the rim light (above and behind)."""
+_STRENGTHS = np.array([0.80, 0.22, 0.12, 0.25])
+"""Directions towards the key (above on the left), the fill (on the right), the viewer and the rim light (above and behind)."""
 
 
 def _draw(
-    vertices: np.ndarray, faces: np.ndarray, intrinsics: np.ndarray, backdrop: np.ndarray, renderer: str, colours: np.ndarray, opacity: float = 1.0
+    vertices: np.ndarray,
+    faces: np.ndarray,
+    intrinsics: np.ndarray,
+    backdrop: np.ndarray,
+    renderer: str,
+    colours: np.ndarray,
+    opacity: float = 1.0,
 ) -> Image:
     rasterise = _rasteriser(renderer)
     frames = vertices.reshape(-1, *vertices.shape[-2:])
     pictures = np.empty((len(frames), *backdrop.shape), np.uint8)
     for picture, frame, colour in zip(pictures, frames, np.broadcast_to(colours, frames.shape), strict=True):
-        drawn = opacity * rasterise(frame, faces, shade(frame, faces, colour), intrinsics, backdrop.shape[:2])
-        picture[:] = np.rint(255 * (drawn[..., :3] + (1 - drawn[..., 3:]) * backdrop))
+        drawn, coverage = rasterise(frame, faces, shade(frame, faces, colour), intrinsics, backdrop.shape[:2])
+        clear = cv2.cvtColor(1 - opacity * coverage, cv2.COLOR_GRAY2RGB)  # copied to three channels: broadcasting is slower
+        picture[:] = np.rint(255 * (opacity * drawn + clear * backdrop))
     return pictures.reshape(*vertices.shape[:-2], *backdrop.shape)
 
 
-def _rasteriser(renderer: str) -> Callable[..., np.ndarray]:
+def _rasteriser(renderer: str) -> Callable[..., tuple[np.ndarray, np.ndarray]]:
     if renderer not in RENDERERS:
         raise InputError(f"renderer: found '{renderer}', expected one of {', '.join(RENDERERS)}")
     if renderer == "pyrender" or (renderer == "auto" and not software.available()):
@@ -237,10 +257,25 @@ def _plain(background: Colour, size: tuple[int, int] | None) -> np.ndarray:
     shape = tuple(size) if size is not None else ()
     if len(shape) != 2 or min(shape) < 1 or any(side != int(side) for side in shape):
         raise InputError(f"size: found {size}, expected two positive whole numbers (h, w)")
-    return np.broadcast_to(np.asarray(background, np.float32), (*shape, 3))
+    return np.broadcast_to(_rgb(background, "background"), (*shape, 3))
 
 
-def _checked_mesh(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _point(centre: np.ndarray, vertices: np.ndarray) -> np.ndarray:
+    centre = np.asarray(centre)
+    if centre.shape not in ((3,), vertices.shape[:-2] + (3,)):
+        raise InputError(f"centre: shape {centre.shape}, expected (3,)" + (f" or ({len(vertices)}, 3)" if vertices.ndim == 3 else ""))
+    return finite(centre, "centre")
+
+
+def _rgb(colour: Colour, name: str) -> np.ndarray:
+    rgb = np.asarray(colour, np.float32)
+    if rgb.shape != (3,) or not ((rgb >= 0) & (rgb <= 1)).all():
+        raise InputError(f"{name}: found {colour}, expected three numbers (R, G, B) in [0, 1]")
+    return rgb
+
+
+def checked_mesh(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Float64 vertices (V, 3) or (N, V, 3) and faces (F, 3), or :class:`InputError` where shapes, indices or values are unusable."""
     vertices, faces = np.asarray(vertices), np.asarray(faces)
     if vertices.ndim not in (2, 3) or vertices.shape[-1] != 3 or vertices.shape[-2] == 0:
         raise InputError(f"vertices: shape {vertices.shape}, expected (V, 3) or (N, V, 3)")
@@ -251,15 +286,12 @@ def _checked_mesh(vertices: np.ndarray, faces: np.ndarray) -> tuple[np.ndarray, 
     return finite(vertices, "vertices").astype(np.float64), faces
 
 
-def _colours(vertices: np.ndarray, colour: Colour, vertex_colours: np.ndarray | None) -> np.ndarray:
-    if vertex_colours is None:
-        if np.shape(colour) != (3,):
-            raise InputError(f"colour: shape {np.shape(colour)}, expected three numbers (R, G, B) in [0, 1]")
-        return np.asarray(colour, np.float64)
-    colours = np.asarray(vertex_colours)
+def checked_colours(vertices: np.ndarray, colours: np.ndarray) -> np.ndarray:
+    """One RGB per vertex in [0, 1], from floats or 0..255 integers: (V, 3) or as ``vertices``."""
+    colours = np.asarray(colours)
     if colours.shape not in (vertices.shape, vertices.shape[-2:]):
         raise InputError(f"vertex_colours: shape {colours.shape}, expected {vertices.shape} (one RGB per vertex)")
-    return colours / 255 if np.issubdtype(colours.dtype, np.integer) else colours
+    return colours / 255 if np.issubdtype(colours.dtype, np.integer) else finite(colours, "vertex_colours")
 
 
 def checked_image(image: np.ndarray, name: str) -> Image:

@@ -12,7 +12,9 @@ def available() -> bool:
     return hasattr(cv2, "triangleRasterize")
 
 
-def rasterise(vertices: np.ndarray, faces: np.ndarray, colours: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int], samples: int = 2) -> np.ndarray:
+def rasterise(
+    vertices: np.ndarray, faces: np.ndarray, colours: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int], samples: int = 2
+) -> tuple[np.ndarray, np.ndarray]:
     """``z (u, v, 1) = K (x, y, z)``: project, keep the nearest surface, average ``samples²`` points a pixel.
 
     Both sides of a face are drawn. Coverage is averaged together with colour, so an outline blends into any background.
@@ -26,36 +28,47 @@ def rasterise(vertices: np.ndarray, faces: np.ndarray, colours: np.ndarray, intr
         samples: points along each side of a pixel.
 
     Returns:
-        (h, w, 4) float32: colour times coverage, coverage.
+        Colour times coverage, (h, w, 3) float32, and coverage, (h, w) float32.
     """
-    canvas = np.zeros((*size, 4), np.float32)
+    colour, coverage = np.zeros((*size, 3), np.float32), np.zeros(size, np.float32)
     homogeneous = vertices @ intrinsics.T
     depth = homogeneous[:, 2]
-    faces = faces[(depth > NEAR)[faces].all(1)]
+    faces, used = in_front(faces, depth)
     if not len(faces):
-        return canvas
-    used = homogeneous[faces.ravel()]
-    pixels = used[:, :2] / used[:, 2:]
-    top_left = np.clip(np.floor(pixels.min(0)), 0, size[::-1]).astype(int)
-    bottom_right = np.clip(np.ceil(pixels.max(0)), 0, size[::-1]).astype(int)
-    width, height = bottom_right - top_left
-    if width <= 0 or height <= 0:
-        return canvas
-    fine = np.array([width, height]) * samples
+        return colour, coverage
+    pixels = homogeneous[used, :2].T / depth[used]
+    left, top = np.clip(np.floor(pixels.min(1)), 0, size[::-1]).astype(int)
+    right, bottom = np.clip(np.ceil(pixels.max(1)), 0, size[::-1]).astype(int)
+    if right <= left or bottom <= top:
+        return colour, coverage
     # OpenCV's camera looks down -z with y up, its axis through the picture's middle and, at 90 degrees, a focal length of
     # half the picture's height; any other camera becomes that one by a shear of x and y along z, which keeps depth.
-    offset = samples * homogeneous[:, :2] - (samples * top_left + fine / 2) * homogeneous[:, 2:]
-    points = np.concatenate([offset * (2 / fine[1]) * (1, -1), -homogeneous[:, 2:]], 1)
-    far = 1.01 * float(used[:, 2].max())
-    colour_buffer = np.zeros((fine[1], fine[0], 3), np.float32)
-    depth_buffer = np.full((fine[1], fine[0]), far, np.float32)
-    settings = cv2.TriangleRasterizeSettings()
+    middle = np.array([left + right, top + bottom]) / 2
+    points = np.column_stack([(homogeneous[:, :2] - middle * depth[:, None]) * (2 / (bottom - top)) * (1, -1), -depth])
+    nearest, farthest = float(depth[used].min()), float(depth[used].max())
+    fine = ((bottom - top) * samples, (right - left) * samples)
+    fine_colour, fine_depth = np.zeros((*fine, 3), np.float32), np.full(fine, 2 * farthest, np.float32)
+    settings = cv2.TriangleRasterizeSettings()  # OpenCV leaves it uninitialised: all three are needed
     settings.setCullingMode(cv2.RASTERIZE_CULLING_NONE)
+    settings.setShadingType(cv2.RASTERIZE_SHADING_SHADED)
+    settings.setGlCompatibleMode(cv2.RASTERIZE_COMPAT_DISABLED)
     cv2.triangleRasterize(
-        points.astype(np.float32), faces.astype(np.int32), colours.astype(np.float32), colour_buffer, depth_buffer,
-        np.eye(4, dtype=np.float32), np.pi / 2, 0.9 * float(used[:, 2].min()), far, settings,
+        points.astype(np.float32), faces.astype(np.int32), colours.astype(np.float32), fine_colour, fine_depth,
+        np.eye(4, dtype=np.float32), np.pi / 2, 0.9 * nearest, 2 * farthest, settings,
     )  # fmt: skip
-    covered = (depth_buffer < far).astype(np.float32)
-    window = canvas[top_left[1] : bottom_right[1], top_left[0] : bottom_right[0]]
-    window[:] = cv2.resize(np.dstack([colour_buffer, covered]), (int(width), int(height)), interpolation=cv2.INTER_AREA)
-    return canvas
+    covered = (fine_depth < 1.5 * farthest).astype(np.float32)  # half-way to the fill, which OpenCV may return rounded
+    window = np.s_[top:bottom, left:right]
+    shape = (int(right - left), int(bottom - top))
+    colour[window] = cv2.resize(fine_colour, shape, interpolation=cv2.INTER_AREA)
+    coverage[window] = cv2.resize(covered, shape, interpolation=cv2.INTER_AREA)
+    return colour, coverage
+
+
+def in_front(faces: np.ndarray, depth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The faces that lie wholly beyond :data:`NEAR`, (F', 3), and a mask (V,) of the vertices they use."""
+    seen = depth > NEAR
+    if not seen.all():
+        faces = faces[seen[faces[:, 0]] & seen[faces[:, 1]] & seen[faces[:, 2]]]
+    used = np.zeros(len(depth), bool)
+    used[faces.ravel()] = True
+    return faces, used

@@ -61,6 +61,17 @@ def test_condition_reaches_the_network() -> None:
     assert denoiser.noise(x, 0.5, offset=torch.ones(2, 1)).tolist() == [[500.5] * 3] * 2
 
 
+def test_consecutive_samples_may_share_a_time() -> None:
+    """K times for a batch reach the network as K labels, and scale each run of samples by its own time."""
+
+    class Shared(torch.nn.Module):
+        def forward(self, x: Tensor, label: Tensor) -> Tensor:
+            return label.repeat_interleave(len(x) // len(label))[:, None].expand_as(x) / 999
+
+    denoiser, x, t = Denoiser(Shared(), SubVPSDE()), torch.ones(4, 3), torch.tensor([0.2, 0.6])
+    torch.testing.assert_close(denoiser.clean(x, t), denoiser.clean(x, t.repeat_interleave(2)))
+
+
 def test_unknown_prediction_is_named() -> None:
     with pytest.raises(ValueError, match="predicts = 'velocity'"):
         Denoiser(torch.nn.Identity(), SubVPSDE(), "velocity")  # type: ignore[arg-type]

@@ -1,5 +1,6 @@
 """Samplers against a Gaussian target, for which every marginal and the probability flow are known."""
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor
 from dposer.diffusion import VESDE, VPSDE, Denoiser, DiscreteSchedule, SubVPSDE, sample, time_nodes
 from dposer.diffusion.samplers import PREDICTORS
 
-N = 20000
+N = 5000
 
 
 def check_moments(x: Tensor, target: Any, bias: float) -> None:
@@ -24,14 +25,14 @@ def check_moments(x: Tensor, target: Any, bias: float) -> None:
 @pytest.mark.parametrize(
     ("name", "sampler", "steps", "bias"),
     [
-        *((name, "euler_maruyama", 400, 0.05) for name in ("vp", "subvp")),
-        ("ve", "euler_maruyama", 400, 0.1),
-        *((name, "reverse_diffusion", 400, 0.05) for name in ("vp", "subvp", "discrete")),
-        ("ve", "reverse_diffusion", 400, 0.1),
-        *((name, "ancestral", 400, 0.05) for name in ("vp", "ve", "discrete")),
-        *((name, "ddim", 200, 0.05) for name in ("vp", "subvp", "ve", "discrete")),
+        *((name, "euler_maruyama", 150, 0.06) for name in ("vp", "subvp")),
+        ("ve", "euler_maruyama", 150, 0.15),
+        *((name, "reverse_diffusion", 150, 0.06) for name in ("vp", "subvp", "discrete")),
+        ("ve", "reverse_diffusion", 150, 0.15),
+        *((name, "ancestral", 150, 0.06) for name in ("vp", "ve", "discrete")),
+        *((name, "ddim", 80, 0.06) for name in ("vp", "subvp", "ve", "discrete")),
         *((name, "dpm++", 20, 0.02) for name in ("vp", "subvp", "ve", "discrete")),
-        *((name, "ode_euler", 400, 0.05) for name in ("vp", "subvp")),
+        *((name, "ode_euler", 150, 0.06) for name in ("vp", "subvp")),
     ],
 )
 def test_moments(name: str, sampler: str, steps: int, bias: float, gaussian: Any, generator: torch.Generator) -> None:
@@ -46,7 +47,7 @@ def test_moments(name: str, sampler: str, steps: int, bias: float, gaussian: Any
 def test_stochastic_ddim_keeps_the_moments(eta: float, gaussian: Any, generator: torch.Generator) -> None:
     denoiser, target = gaussian("discrete", torch.float32)
     z = denoiser.schedule.sample_prior((N, 3), generator)
-    check_moments(sample(denoiser, z, sampler="ddim", eta=eta, steps=250, generator=generator), target, 0.03)
+    check_moments(sample(denoiser, z, sampler="ddim", eta=eta, steps=150, generator=generator), target, 0.03)
 
 
 @pytest.mark.parametrize("name", ["vp", "subvp", "ve"])
@@ -58,11 +59,15 @@ def test_correctors_help_a_coarse_predictor(name: str, corrector: str, gaussian:
     check_moments(x, target, 0.1)
 
 
-def test_correctors_alone_anneal_to_the_target(gaussian: Any, generator: torch.Generator) -> None:
+@pytest.mark.parametrize("corrector", ["langevin", "ald"])
+def test_correctors_alone_settle_in_the_marginal(corrector: str, gaussian: Any, generator: torch.Generator) -> None:
+    """From a single point at t = 0.3 to N(alpha m, alpha^2 C + sigma^2 I)."""
     denoiser, target = gaussian("subvp", torch.float32)
-    z = denoiser.schedule.sample_prior((N, 3), generator)
-    x = sample(denoiser, z, sampler="none", steps=100, corrector="ald", corrector_steps=3, snr=0.3, generator=generator, t_end=0.1)
-    check_moments(x, target, 0.15)
+    times = torch.tensor([0.3, 0.2])
+    x = sample(denoiser, torch.zeros(N, 3), sampler="none", times=times, corrector=corrector, corrector_steps=100, generator=generator)
+    alpha, variances = denoiser.schedule.alpha(0.3).float(), target.spread(0.3)
+    target.mean, target.variances = alpha * target.mean, variances[0]
+    check_moments(x, target, 0.05)
 
 
 @pytest.mark.parametrize("corrector", ["langevin", "ald"])
@@ -97,7 +102,7 @@ def test_euler_maruyama_is_the_reference_loop(name: str, gaussian: Any) -> None:
 
 
 def test_ancestral_and_reverse_diffusion_are_the_ddpm_chain(gaussian: Any) -> None:
-    denoiser = Denoiser(gaussian("discrete")[0].network, DiscreteSchedule.linear(1000))
+    denoiser = gaussian("discrete")[0]
     x = torch.linspace(-2, 2, 12, dtype=torch.float64).reshape(4, 3)
     i, times = 500, torch.tensor([500, 499])
     beta, score = denoiser.schedule.betas[i], denoiser.score(x, i)
@@ -174,9 +179,9 @@ def error_at(sampler: str, steps: int, name: str, gaussian: Any) -> float:
 @pytest.mark.parametrize("name", ["vp", "subvp", "ve"])
 @pytest.mark.parametrize(("sampler", "order"), [("ddim", 1), ("dpm++", 2), ("ode_euler", 1)])
 def test_order_of_convergence(sampler: str, order: int, name: str, gaussian: Any) -> None:
-    steps = 640 if sampler == "ode_euler" else 80
+    steps = 160 if sampler == "ode_euler" else 80
     ratio = error_at(sampler, steps, name, gaussian) / error_at(sampler, 2 * steps, name, gaussian)
-    assert 0.85 * 2**order < ratio < 1.2 * 2**order
+    assert 0.8 * 2**order < ratio < 1.25 * 2**order
 
 
 @pytest.mark.parametrize("name", ["vp", "subvp", "ve"])
@@ -204,7 +209,7 @@ def test_float32_stays_finite_however_few_the_steps(schedule: Any, sampler: str,
 
     denoiser = Denoiser(Bounded(), schedule, "score" if isinstance(schedule, VESDE) else "noise")
     z = schedule.sample_prior((8, 3), generator)
-    for steps in (1, 2, 7, 60):
+    for steps in (1, 2, 25):
         for noise_removal in (True, False):
             x = sample(denoiser, z, sampler=sampler, steps=steps, spacing=spacing, noise_removal=noise_removal, generator=generator)
             assert bool(torch.isfinite(x).all()), (steps, noise_removal)
@@ -298,7 +303,13 @@ def test_gradients_flow_on_request(gaussian: Any) -> None:
 def test_progress_wraps_the_steps(gaussian: Any) -> None:
     denoiser, _ = gaussian("vp")
     counted: list[int] = []
-    sample(denoiser, torch.ones(1, 3, dtype=torch.float64), steps=3, progress=lambda steps: (counted.append(i) or i for i in steps))
+
+    def count(steps: Iterable[int]) -> Iterator[int]:
+        for i in steps:
+            counted.append(i)
+            yield i
+
+    sample(denoiser, torch.ones(1, 3, dtype=torch.float64), steps=3, progress=count)
     assert counted == [0, 1, 2]
 
 

@@ -85,6 +85,10 @@ def test_perturb_broadcasts_times_and_keeps_the_dtype(generator: torch.Generator
             expected = schedule.alpha(t[i]) * x[i] + schedule.sigma(t[i]) * z[i]
             torch.testing.assert_close(got[i], expected.float())
     assert expand(torch.ones(4), x).shape == (4, 1, 1)
+    assert expand(torch.tensor([1.0, 2.0]), x).flatten().tolist() == [1, 1, 2, 2]
+    for times in (3, 8):
+        with pytest.raises(ValueError, match=f"{times} times for 4 samples"):
+            expand(torch.ones(times), x)
     assert SubVPSDE().perturb(x, 0.3, z).dtype == torch.float32
 
 

@@ -1,0 +1,79 @@
+"""Measure this library beside the way the original does the same.
+
+    python -m benchmarks                                  # speed, and the prior on the example poses
+    python -m benchmarks --dataset-folder data/cmu_processed --output docs/benchmarks.md
+
+With a processed data set (`python -m run.prepare_data`) the prior is scored on its test split, beside real poses, a
+Gaussian fitted to the training poses, and two ways of filling in missing joints.
+"""
+
+import platform
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from benchmarks import prior, speed
+from dposer.files import save_bytes
+from run._cli import cli
+
+Section = Literal["kinematics", "metrics", "rendering", "sampling", "training", "generation", "completion"]
+
+
+@dataclass
+class Args:
+    dataset_folder: Path | None = None
+    """Processed data set (holds a version folder)."""
+    version: str = "version1"
+    ckpt_path: Path | None = None
+    """Weights; default: the prior that ships."""
+    only: tuple[Section, ...] = ()
+    """Which sections; default all."""
+    poses: int = 500
+    """Poses per figure of the prior."""
+    threads: int = 0
+    """Threads of torch; 0 leaves its default."""
+    output: Path | None = None
+    """Also write the tables to this Markdown file."""
+    seed: int = 0
+
+
+def main(args: Args) -> None:
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    sections: dict[str, Callable[[], str]] = {
+        "kinematics": speed.kinematics,
+        "metrics": lambda: speed.metrics(args.seed),
+        "rendering": speed.rendering,
+        "sampling": lambda: prior.sampling(_data(args), args.seed),
+        "training": lambda: speed.training(),
+        "generation": lambda: prior.generation(_data(args), args.seed),
+        "completion": lambda: prior.completion(_data(args), args.seed),
+    }
+    pages = [f"# Measurements\n\nMade by `python -m benchmarks`. Machine: {_machine()}.\n"]
+    for name in args.only or sections:
+        pages.append(f"## {name.capitalize()}\n\n{sections[name]()}\n")
+        print(pages[-1], flush=True)
+    if args.output is not None:
+        save_bytes(args.output, "\n".join(pages).encode())
+
+
+def _data(args: Args) -> prior.Data:
+    folder = args.dataset_folder / args.version if args.dataset_folder else None
+    return prior.load(folder, args.ckpt_path, args.poses, args.seed)
+
+
+def _machine() -> str:
+    model = next((line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.processor())
+    return f"{model}, {torch.get_num_threads()} threads, Python {platform.python_version()}, torch {torch.__version__}"
+
+
+def _cpuinfo() -> list[str]:
+    path = Path("/proc/cpuinfo")
+    return path.read_text().splitlines() if path.is_file() else []
+
+
+if __name__ == "__main__":
+    cli(main)

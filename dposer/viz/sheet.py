@@ -1,0 +1,75 @@
+"""Lays pictures out on one labelled sheet."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from dposer.errors import InputError
+from dposer.viz.render import Image, checked_image
+
+_PAPER, _INK, _QUIET = 255, 40, 90
+_SMALLEST_TEXT = 9
+
+
+def contact_sheet(
+    images: Sequence[Image], captions: Sequence[str] | None = None, columns: int | None = None, title: str | None = None
+) -> Image:
+    """``⌈n / columns⌉ × columns`` equal cells on white, each picture centred in its cell with its caption beneath.
+
+    Args:
+        images: n pictures (h_i, w_i, 3) uint8 RGB, of any sizes; a cell is as large as the largest.
+        captions: n texts; one too long for its cell is set smaller, then cut short.
+        columns: pictures a row; by default all in one row up to six, then the squarest grid.
+        title: a line above the grid.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+
+    Raises:
+        InputError: no images, wrong dtype or shape, or not one caption an image.
+    """
+    if len(images) == 0:
+        raise InputError("images: found none, expected at least one")
+    for i, image in enumerate(images):
+        checked_image(image, f"images[{i}]")
+    if captions is not None and len(captions) != len(images):
+        raise InputError(f"captions: found {len(captions)}, expected {len(images)} (one an image)")
+    if columns is not None and columns < 1:
+        raise InputError(f"columns: found {columns}, expected at least 1")
+    columns = min(columns or (len(images) if len(images) <= 6 else int(np.ceil(np.sqrt(len(images))))), len(images))
+    rows = -(-len(images) // columns)
+    height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
+    text = int(np.clip(min(height, width) / 20, _SMALLEST_TEXT + 2, 40))
+    margin = text
+    below = 2 * text if captions is not None else 0
+    above = 3 * text if title else 0
+    sheet = np.full((above + margin + rows * (height + below + margin), margin + columns * (width + margin), 3), _PAPER, np.uint8)
+    if title:
+        _write(sheet, title, (sheet.shape[1] // 2, margin + above // 2), round(1.4 * text), sheet.shape[1] - 2 * margin, 600, _INK)
+    for i, image in enumerate(images):
+        row, column = divmod(i, columns)
+        top = above + margin + row * (height + below + margin)
+        left = margin + column * (width + margin)
+        h, w = image.shape[:2]
+        y, x = top + (height - h) // 2, left + (width - w) // 2
+        sheet[y : y + h, x : x + w] = image
+        if captions is not None:
+            _write(sheet, captions[i], (left + width // 2, top + height + below // 2), text, width, 400, _QUIET)
+    return sheet
+
+
+def _write(sheet: Image, text: str, middle: tuple[int, int], size: int, room: int, weight: int, ink: int) -> None:
+    """Set ``text`` centred on ``middle`` = (x, y), no wider than ``room`` pixels."""
+    font = cv2.FontFace("sans")
+
+    def width(text: str, size: int) -> int:
+        return int(cv2.getTextSize((0, 0), text, (0, 0), font, size, weight)[2])
+
+    while width(text, size) > room and size > _SMALLEST_TEXT:
+        size -= 1
+    whole = text
+    while width(text, size) > room and whole:
+        whole = whole[:-1]
+        text = whole.rstrip() + "…"
+    cv2.putText(sheet, text, (middle[0] - width(text, size) // 2, middle[1] + round(0.35 * size)), (ink, ink, ink), font, size, weight)

@@ -1,0 +1,93 @@
+"""Writes and reads films."""
+
+from collections.abc import Callable, Iterable, Iterator
+from fractions import Fraction
+from itertools import chain
+from pathlib import Path
+
+import av
+import numpy as np
+
+from dposer.errors import InputError
+from dposer.files import PathLike, atomic_path, existing_file
+from dposer.viz.render import Image, checked_image
+
+
+def write_video(path: PathLike, frames: Iterable[Image], fps: float, progress: Callable[[int], None] | None = None) -> int:
+    """Encode frames as H.264 (yuv420p, so every player shows it) in an ``.mp4``; nothing is left behind if it stops half-way.
+
+    Frames are taken one at a time, so an iterator may render them on the way. H.264 needs even sides: odd ones gain a copy of their
+    last row or column.
+
+    Args:
+        path: ends in ``.mp4``.
+        frames: (h, w, 3) uint8 RGB each, all of one size; an array (N, h, w, 3) or any iterable.
+        fps: frames a second.
+        progress: called with the number of frames written so far after each one.
+
+    Returns:
+        The number of frames.
+
+    Raises:
+        InputError: no frames, frames of differing sizes or wrong dtype, fps not positive, another suffix, or a folder that cannot be
+            written.
+    """
+    if Path(path).suffix.lower() != ".mp4":
+        raise InputError(f"{path}: suffix '{Path(path).suffix}', expected '.mp4'")
+    if not 0 < fps <= 1000:
+        raise InputError(f"fps: found {fps}, expected a number above 0 and at most 1000")
+    iterator = iter(frames)
+    first = next(iterator, None)
+    if first is None:
+        raise InputError(f"{path}: no frames to write, expected at least one")
+    height, width = checked_image(first, "frames[0]").shape[:2]
+    count = 0
+    with atomic_path(path) as temporary, av.open(str(temporary), "w", options={"movflags": "faststart"}) as container:
+        stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options={"crf": "18"})
+        stream.pix_fmt = "yuv420p"
+        stream.height, stream.width = height + height % 2, width + width % 2
+        for count, image in enumerate(chain([first], iterator), start=1):
+            if checked_image(image, f"frames[{count - 1}]").shape != first.shape:
+                raise InputError(f"frames[{count - 1}]: found {image.shape[:2]}, expected {(height, width)} (h, w) as the first frame")
+            even = np.pad(image, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(even, format="rgb24")))
+            if progress is not None:
+                progress(count)
+        container.mux(stream.encode())
+    return count
+
+
+def read_video(path: PathLike) -> Iterator[Image]:
+    """Yield the frames of a film, (h, w, 3) uint8 RGB each, upright as its rotation tag asks.
+
+    Raises:
+        InputError: missing, not a film, or damaged.
+    """
+    with _opened(path) as container:
+        try:
+            for frame in container.decode(video=0):
+                yield np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
+        except av.FFmpegError as error:
+            raise InputError(f"{path}: damaged film ({error}); fetch it again") from error
+
+
+def video_fps(path: PathLike) -> float:
+    """Frames a second of a film.
+
+    Raises:
+        InputError: missing or not a film.
+    """
+    with _opened(path) as container:
+        return float(container.streams.video[0].average_rate or 0)
+
+
+def _opened(path: PathLike) -> av.container.InputContainer:
+    path = existing_file(path, "a film (such as .mp4)")
+    try:
+        container = av.open(str(path))
+    except av.FFmpegError as error:
+        raise InputError(f"{path}: not a readable film ({error}), expected one such as .mp4") from error
+    if not container.streams.video:
+        container.close()
+        raise InputError(f"{path}: holds no pictures, expected a film")
+    return container
