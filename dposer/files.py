@@ -5,7 +5,6 @@ import io
 import json
 import os
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -61,32 +60,46 @@ def existing_file(path: PathLike, what: str, mend: str = "check the path") -> Pa
     return path
 
 
-def load_npz(path: PathLike, what: str, required: tuple[str, ...] = ()) -> dict[str, np.ndarray]:
+def load_npz(path: PathLike, what: str, required: tuple[str, ...] = (), optional: tuple[str, ...] | None = None) -> dict[str, np.ndarray]:
     """Read a ``.npz`` into a dict of arrays. Pickled members are refused, never executed.
 
+    Args:
+        what: what the file should be, for messages.
+        required: members it must have.
+        optional: further members to read; None reads all there are.
+
     Raises:
-        InputError: missing, truncated, not an npz, holding pickled objects, or lacking one of ``required``.
+        InputError: missing, truncated, not an npz, lacking one of ``required`` or holding pickled objects there.
     """
     path = existing_file(path, what)
     try:
         with np.load(path, allow_pickle=False) as archive:
             if not isinstance(archive, np.lib.npyio.NpzFile):
                 raise InputError(f"{path}: found a single array, expected {what} (.npz)")
-            arrays = {}
-            for key in archive.files:
-                try:
-                    arrays[key] = archive[key]
-                except ValueError:  # an object array: needed ones are refused below, others are left unread
-                    if key in required:
-                        raise InputError(f"{path}: '{key}' holds pickled objects, expected a plain array; save it with a numeric dtype") from None
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, KeyError) as error:
-        if isinstance(error, InputError):
-            raise
+            found = sorted(archive.files)
+            wanted = [key for key in found if optional is None or key in required or key in optional]
+            arrays = {key: array for key in wanted if (array := _member(archive, key, path, required)) is not None}
+    except InputError:
+        raise
+    except Exception as error:  # damaged archives raise almost anything, from zlib's errors to the tokenizer's
         raise InputError(f"{path}: not a readable npz file ({_first_line(error)}), expected {what}; it may be truncated, fetch it again") from error
     missing = [key for key in required if key not in arrays]
     if missing:
-        raise InputError(f"{path}: lacks {', '.join(missing)} (found {', '.join(sorted(arrays)) or 'no arrays'}), expected {what}")
+        raise InputError(f"{path}: lacks {', '.join(missing)} (found {', '.join(found) or 'no arrays'}), expected {what}")
     return arrays
+
+
+def _member(archive: Any, key: str, path: Path, required: tuple[str, ...]) -> np.ndarray | None:
+    """One member; None for pickled objects nobody needs."""
+    try:
+        array: np.ndarray = archive[key]
+        return array
+    except ValueError as error:
+        if "allow_pickle" not in str(error):
+            raise
+        if key in required:
+            raise InputError(f"{path}: '{key}' holds pickled objects, expected a plain array; save it with a numeric dtype") from None
+        return None
 
 
 def save_npz(path: PathLike, arrays: Mapping[str, Any]) -> None:
@@ -110,9 +123,10 @@ def load_tensors(path: PathLike, what: str) -> Any:
 
 
 def save_tensors(path: PathLike, value: Any) -> None:
-    """``torch.save`` atomically."""
-    with atomic_path(path) as temporary:
-        torch.save(value, temporary)
+    """``torch.save`` atomically; equal values give equal bytes, since the file's name does not enter the archive."""
+    buffer = io.BytesIO()
+    torch.save(value, buffer)
+    save_bytes(path, buffer.getvalue())
 
 
 def save_bytes(path: PathLike, data: bytes) -> None:

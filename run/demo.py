@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from dposer.assets import asset
 from dposer.body import BodyModel
-from dposer.body.parts import part_missing, part_vertices
+from dposer.body.parts import part_missing, part_surface
 from dposer.data.amass import AmassSequence, read_poses, write_amass
 from dposer.errors import InputError
 from dposer.prior.config import PriorConfig
@@ -32,6 +32,7 @@ from dposer.solvers import complete
 from dposer.solvers.evaluation import generation_report, self_intersection_report
 from dposer.viz import contact_sheet, render_mesh, save_image, save_mesh, write_video
 from dposer.viz.render import view_rotation
+from dposer.viz.sheet import trimmed
 from run._cli import cli, pick_device, progress_bar, table, writable_folder
 
 Task = Literal["view", "generation", "generation_process", "interpolation", "completion"]
@@ -117,6 +118,7 @@ class Studio:
 
     def draw(self, poses: Tensor, hidden: Tensor | None = None, coloured: Tensor | None = None) -> Iterator[np.ndarray]:
         """Pictures of poses (N, 63), one by one; ``hidden`` vertices are left out, ``coloured`` ones stand out."""
+        centre = self.body.v_template.mean(0).cpu().numpy()  # one for all, so that a body stays put when a limb moves
         size = (256, 192) if self.args.faster else (512, 384)
         faces, colours = self.body.faces, np.tile(KNOWN, (self.body.num_vertices, 1))
         if hidden is not None:
@@ -125,7 +127,7 @@ class Studio:
             colours[coloured.cpu().numpy()] = COMPLETED
         rng = np.random.default_rng(self.args.seed)
         for pose in poses.split(1):
-            look = {"view": self.args.view, "size": size, "fit": True, "renderer": self.args.renderer, "generator": rng}
+            look = {"view": self.args.view, "size": size, "fit": True, "centre": centre, "renderer": self.args.renderer, "generator": rng}
             yield render_mesh(self.vertices(pose)[0], faces, vertex_colours=colours, **look)
 
     @torch.no_grad()
@@ -192,7 +194,8 @@ def generation_process(studio: Studio) -> None:
         frames = progress_bar(studio.draw(poses), f"film {k + 1} of {count}", len(poses))
         write_video(studio.folder / f"generation_process{k + 1}.mp4", frames, fps=30)
     studio.note("films", "generation_process*.mp4")
-    _sheet(studio, list(studio.draw(states[[0, 400, 600, 700, 800, 850, 900, 950, 975, 999]].transpose(0, 1).flatten(0, 1))), columns=10)
+    moments = states[[0, 400, 600, 700, 800, 850, 900, 950, 975, 999]]
+    _sheet(studio, list(studio.draw(moments.transpose(0, 1).flatten(0, 1))), columns=len(moments))
     studio.export(states[-1], "samples")
 
 
@@ -232,7 +235,7 @@ def completion(studio: Studio) -> None:
     completions = complete(
         studio.prior, poses, part_missing(args.part), hypotheses=args.hypo, generator=studio.generator, progress=_bar("completing")
     )
-    part = part_vertices(studio.body.weights, args.part)
+    part = part_surface(studio.body.weights, args.part)
     images: list[np.ndarray] = []
     originals, masked = studio.draw(poses), studio.draw(poses, hidden=part)
     pictures = progress_bar(studio.draw(completions.flatten(0, 1), coloured=part), "drawing", len(poses) * args.hypo)
@@ -240,8 +243,8 @@ def completion(studio: Studio) -> None:
     for i in range(1, len(poses) + 1):
         images += [studio.save(f"sample{i}_original.jpg", next(originals)), studio.save(f"sample{i}_masked.png", next(masked))]
         images += [studio.save(f"sample{i}_completion{h}.png", next(drawn)) for h in range(1, args.hypo + 1)]
-    for what in ("original.jpg", "masked.png", "completion*.png"):
-        studio.note(what.split(".")[0].rstrip("*") + "s", f"sample*_{what}")
+    for what, pattern in (("originals", "original.jpg"), ("what was observed", "masked.png"), ("completions", "completion*.png")):
+        studio.note(what, f"sample*_{pattern}")
     captions = ["original", "observed", *(f"completion {h}" for h in range(1, args.hypo + 1))] * len(poses)
     _sheet(studio, images, columns=2 + args.hypo, captions=captions)
     studio.export(completions.flatten(0, 1), "completions")
@@ -277,7 +280,7 @@ def _sample(studio: Studio, count: int) -> Tensor:
 
 
 def _sheet(studio: Studio, images: list[np.ndarray], columns: int | None = None, captions: list[str] | None = None) -> None:
-    save_image(studio.folder / "contact_sheet.png", contact_sheet(images[:240], captions=captions, columns=columns))
+    save_image(studio.folder / "contact_sheet.png", contact_sheet(trimmed(images[:240]), captions=captions, columns=columns))
     studio.note("all at a glance", "contact_sheet.png")
 
 

@@ -5,6 +5,6 @@ from dposer.prior.config import DataConfig, ModelConfig, OptimConfig, PriorConfi
 config = PriorConfig(
     data=DataConfig(mirror=True, balance=0.5, rotation_noise=0.02),
     model=ModelConfig(HIDDEN_DIM=768, EMBED_DIM=512, N_BLOCKS=2, dropout=0.0, scale_by_sigma=False, ema_rate=0.999),
-    training=TrainingConfig(batch_size=512, shared_times=64, n_iters=30_000, log_freq=100, eval_freq=5_000, snapshot_freq=1_000),
+    training=TrainingConfig(batch_size=512, shared_times=64, n_iters=16_000, log_freq=100, eval_freq=4_000, snapshot_freq=500),
     optim=OptimConfig(lr=1e-3, warmup=500, schedule="cosine"),
 )

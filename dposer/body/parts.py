@@ -8,7 +8,7 @@ body file. Source of the part → segment table: DPoser (arXiv 2312.05541), rele
 import torch
 from torch import Tensor
 
-from dposer.body.skeleton import PARTS, SMPLX_JOINTS
+from dposer.body.skeleton import BODY_JOINTS, PARTS, SMPLX_JOINTS, SMPLX_PARENTS
 from dposer.errors import InputError
 
 _LEG = ("hip", "knee", "ankle", "foot")
@@ -47,6 +47,15 @@ def part_vertices(weights: Tensor, part: str) -> Tensor:
     owner = weights.argmax(dim=1)
     segments = torch.tensor([SMPLX_JOINTS.index(name) for name in _SEGMENTS[_known(part)]], device=weights.device)
     return torch.isin(owner, segments).nonzero()[:, 0]
+
+
+def part_surface(weights: Tensor, part: str) -> Tensor:
+    """Indices of all vertices that move with the joints of ``part`` first of all, fingers with their wrist: what to draw as missing."""
+    joints = set(part_joints(part).tolist())
+    for joint, parent in enumerate(SMPLX_PARENTS[: weights.shape[1]]):
+        if parent in joints and joint >= len(BODY_JOINTS) + 1:
+            joints.add(joint)
+    return torch.isin(weights.argmax(dim=1), torch.tensor(sorted(joints), device=weights.device)).nonzero()[:, 0]
 
 
 def _known(part: str) -> str:

@@ -28,6 +28,7 @@ ALIASES: dict[str, str] = {
 
 _HANDS = {72: None, 156: slice(66, 156), 165: slice(75, 165)}
 _WHAT = "an AMASS pose sequence"
+_KEYS = ("poses", "pose_body", "root_orient", "pose_hand", "trans", "betas", "gender", "mocap_frame_rate", "mocap_framerate")
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def read_poses(path: PathLike) -> np.ndarray:
     Raises:
         InputError: neither of them.
     """
-    arrays = load_npz(path, "poses (pose_samples, or an AMASS sequence)")
+    arrays = load_npz(path, "poses (pose_samples, or an AMASS sequence)", optional=("pose_samples",))
     return _frames(path, arrays, "pose_samples", (63,)) if "pose_samples" in arrays else read_amass(path).pose_body
 
 
@@ -74,7 +75,7 @@ def read_amass(path: PathLike) -> AmassSequence:
     Raises:
         InputError: unreadable, without poses (``shape.npz``, stage-i files), or with broken ones.
     """
-    arrays = load_npz(path, _WHAT)
+    arrays = load_npz(path, _WHAT, optional=_KEYS)
     if "poses" in arrays:
         poses = _frames(path, arrays, "poses", tuple(_HANDS))
         columns = _HANDS[poses.shape[1]]

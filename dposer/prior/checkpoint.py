@@ -113,8 +113,9 @@ def check_weights(path: PathLike, state: State, config: PriorConfig, dim: int) -
 
 def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     with path.open("rb") as file:
-        start = file.read(4)
-    if start[:2] == b"PK" or start[:1] == b"\x80":  # torch.save: a zip archive, formerly a bare pickle
+        start = file.read(9)
+    # torch.save writes a zip archive, formerly a bare pickle; a safetensors header opens with a brace after its length
+    if start[8:] != b"{" and start.startswith((b"PK", b"\x80")):
         raise InputError(
             f"{path}: found a PyTorch file, expected {_WHAT}; convert it: python -m run.convert_checkpoint --ckpt-path {path} --output OUT"
         )

@@ -152,6 +152,8 @@ def render_camera(
     """
     vertices, faces = checked_mesh(vertices, faces)
     colours = _rgb(colour, "colour") if vertex_colours is None else checked_colours(vertices, vertex_colours)
+    if not 0 <= opacity <= 1:
+        raise InputError(f"opacity: found {opacity}, expected a number in [0, 1]")
     if (image is None) == (size is None):
         raise InputError(f"render_camera: found {'neither' if image is None else 'both'} of image and size, expected one of them")
     backdrop = _plain(background, size) if image is None else checked_image(image, "image").astype(np.float32) / 255
@@ -161,9 +163,9 @@ def render_camera(
 def fit_camera(
     vertices: np.ndarray, intrinsics: np.ndarray, size: tuple[int, int], distance: float, margin: float = 4.0
 ) -> tuple[np.ndarray, float]:
-    """The nearest camera to the given one that has every vertex in its picture.
+    """A camera like the given one, but with every vertex in its picture.
 
-    The principal point slides by the pixels that stick out; if the mesh is larger than the picture, the distance then grows to
+    First the principal point slides by the pixels that stick out. If the mesh is larger than the picture, the distance then grows to
     ``max_v  f |x| / m - z``, with ``m`` the pixels from the principal point to the margin on the vertex's side.
 
     Args:
@@ -236,7 +238,7 @@ def _draw(
     for picture, frame, colour in zip(pictures, frames, np.broadcast_to(colours, frames.shape), strict=True):
         drawn, coverage = rasterise(frame, faces, shade(frame, faces, colour), intrinsics, backdrop.shape[:2])
         clear = cv2.cvtColor(1 - opacity * coverage, cv2.COLOR_GRAY2RGB)  # copied to three channels: broadcasting is slower
-        picture[:] = np.rint(255 * (opacity * drawn + clear * backdrop))
+        picture[:] = np.rint(np.clip(255 * (opacity * drawn + clear * backdrop), 0, 255))
     return pictures.reshape(*vertices.shape[:-2], *backdrop.shape)
 
 

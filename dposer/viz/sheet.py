@@ -59,6 +59,18 @@ def contact_sheet(
     return sheet
 
 
+def trimmed(images: Sequence[Image], margin: int = 8) -> list[Image]:
+    """Cut the white border that all pictures of one size share, leaving ``margin`` pixels of it."""
+    ink = np.any([image.min(axis=2) < _PAPER for image in images], axis=0)
+    if not ink.any():
+        return list(images)
+    cut = []
+    for axis, length in ((1, ink.shape[0]), (0, ink.shape[1])):
+        used = np.flatnonzero(ink.any(axis=axis))
+        cut.append(slice(max(0, used[0] - margin), min(length, used[-1] + 1 + margin)))
+    return [image[tuple(cut)] for image in images]
+
+
 def _write(sheet: Image, text: str, middle: tuple[int, int], size: int, room: int, weight: int, ink: int) -> None:
     """Set ``text`` centred on ``middle`` = (x, y), no wider than ``room`` pixels."""
     font = cv2.FontFace("sans")

@@ -35,7 +35,7 @@ def body_arrays(kind: str, vertices: int | None = None, seed: int = 0, correctiv
         "v_template": rng.normal(0, 0.4, (vertices, 3)),
         "f": rng.integers(0, vertices, (200, 3)).astype(np.uint32),
         "shapedirs": rng.normal(0, 0.01, (vertices, 3, 20 if kind == "smplx" else 10)),
-        "posedirs": (correctives * rng.standard_normal((vertices, 3, 9 * (joints - 1)), np.float32)),
+        "posedirs": (correctives * rng.standard_normal((vertices, 3, 9 * (joints - 1)), np.float32)).astype(np.float16),
         "J_regressor": regressor,
         "weights": weights,
         "kintree_table": kintree,

@@ -1,8 +1,5 @@
 """Published files of the documented names and shapes become checkpoints of ours."""
 
-import json
-import subprocess
-import sys
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -18,8 +15,9 @@ from dposer.prior.convert import convert
 from dposer.prior.networks import build_network
 from dposer.prior.normalizer import Normalizer
 from dposer.prior.pose_prior import PosePrior
+from run._cli import cli
+from run.convert_checkpoint import main
 
-ROOT = Path(__file__).parents[2]
 SMALL = ModelConfig(HIDDEN_DIM=64, EMBED_DIM=16)
 
 
@@ -70,7 +68,8 @@ def test_the_first_release(tmp_path: Path, embedding: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "ema", [None, lambda state, averaged: {"shadow_params": averaged}, lambda state, averaged: dict(zip(list(state)[1:], averaged, strict=True))]
+    "ema",
+    [None, lambda state, averaged: {"shadow_params": averaged}, lambda state, averaged: dict(zip(list(state)[1:], averaged, strict=True))],
 )
 def test_lightning_files(tmp_path: Path, ema: Any) -> None:
     state, averaged = lightning(tmp_path / "last.ckpt", ema)
@@ -152,7 +151,10 @@ def test_other_files_are_named(tmp_path: Path) -> None:
     refused({"model_state_dict": state, "ema": {"shadow_params": averaged[:-1]}}, "35 averaged weights, expected 36")
     refused({"model_state_dict": state, "ema": {"shadow_params": averaged[::-1]}}, "averaged weight pre_dense.weight has shape")
     refused({"model_state_dict": {"layer.weight": torch.zeros(2)}, "ema": {"shadow_params": averaged}}, "not a ScoreModelFC")
-    refused({"model_state_dict": {**state, "pre_dense.weight": torch.zeros(64, 90)}, "ema": {"shadow_params": averaged}}, "prior over 90 numbers")
+    refused(
+        {"model_state_dict": {**state, "pre_dense.weight": torch.zeros(64, 90)}, "ema": {"shadow_params": averaged}},
+        "prior over 90 numbers",
+    )
     broken = [*averaged[:-1], torch.full((63,), float("nan"))]
     refused({"model_state_dict": state, "ema": {"shadow_params": broken}}, "post_dense.bias holds NaN")
     path.write_bytes(path.read_bytes()[:1000])
@@ -160,16 +162,14 @@ def test_other_files_are_named(tmp_path: Path) -> None:
         convert(path)
 
 
-def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "run.convert_checkpoint", *arguments], cwd=ROOT, capture_output=True, text=True, check=False)
-
-
-def test_the_command_line(tmp_path: Path) -> None:
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, output = tmp_path / "axis-zscore-400k.pth", tmp_path / "out" / "prior.safetensors"
     state, _ = first_release(path)
-    done = _run("--ckpt-path", str(path), "--output", str(output), "--half")
-    assert done.returncode == 0 and "prior.safetensors" in done.stdout, done.stderr
+    cli(main, ["--ckpt-path", str(path), "--output", str(output), "--half"])
+    assert "prior.safetensors" in capsys.readouterr().out
     torch.testing.assert_close(load_checkpoint(output).network["pre_dense.bias"], state["pre_dense.bias"] + 0.5, atol=1e-3, rtol=1e-3)
-    path.write_text(json.dumps({}))
-    failed = _run("--ckpt-path", str(path))
-    assert failed.returncode == 2 and failed.stdout == "" and failed.stderr.startswith("error: ") and failed.stderr.count("\n") == 1
+    path.write_text("{}")
+    with pytest.raises(SystemExit) as end:
+        cli(main, ["--ckpt-path", str(path)])
+    out, err = capsys.readouterr()
+    assert end.value.code == 2 and out == "" and err.startswith("error: ") and err.count("\n") == 1

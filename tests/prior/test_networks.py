@@ -95,12 +95,12 @@ def test_forward_is_the_formula(generator: torch.Generator) -> None:
 
 @pytest.mark.parametrize("kind", ["ScoreModelFC", "TimeMLPs"])
 def test_one_label_for_the_batch_equals_one_each(kind: str, generator: torch.Generator) -> None:
-    network = build_network(ModelConfig(type=kind, HIDDEN_DIM=64, EMBED_DIM=16), 63).eval()
-    x = torch.randn(6, 63, generator=generator)
-    each = network(x, torch.full((6,), 321.5))
-    torch.testing.assert_close(network(x, torch.tensor([321.5])), each)
-    torch.testing.assert_close(network(x, torch.tensor(321.5).expand(6)), each)
-    labels = torch.tensor([3.0, 900.0])
+    network = build_network(ModelConfig(type=kind, HIDDEN_DIM=64, EMBED_DIM=16), 63).double().eval()
+    x = torch.randn(6, 63, generator=generator).double()
+    each = network(x, torch.full((6,), 321.5).double())
+    torch.testing.assert_close(network(x, torch.tensor([321.5]).double()), each)
+    torch.testing.assert_close(network(x, torch.tensor(321.5).double().expand(6)), each)
+    labels = torch.tensor([3.0, 900.0]).double()
     torch.testing.assert_close(network(x, labels), network(x, labels.repeat_interleave(3)))
 
 
@@ -143,7 +143,9 @@ def test_forward_mode_derivatives_agree_with_finite_differences(generator: torch
     torch.testing.assert_close(derivative, finite, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("config", [ModelConfig(HIDDEN_DIM=100), ModelConfig(HIDDEN_DIM=0), ModelConfig(EMBED_DIM=33), ModelConfig(EMBED_DIM=2)])
+@pytest.mark.parametrize(
+    "config", [ModelConfig(HIDDEN_DIM=100), ModelConfig(HIDDEN_DIM=0), ModelConfig(EMBED_DIM=33), ModelConfig(EMBED_DIM=2)]
+)
 def test_impossible_widths_are_refused(config: ModelConfig) -> None:
     with pytest.raises(InputError, match="model\\.(HIDDEN|EMBED)_DIM"):
         build_network(config, 63)

@@ -276,6 +276,8 @@ def test_bad_input_is_named(change, message):
 def test_camera_wants_an_image_or_a_size():
     with pytest.raises(InputError, match="neither of image and size"):
         render_camera(*SQUARE, 50, (5, 5))
+    with pytest.raises(InputError, match="opacity: found 2"):
+        render_camera(*SQUARE, 50, (5, 5), size=(4, 4), opacity=2)
     with pytest.raises(InputError, match="image: found float64"):
         render_camera(*SQUARE, 50, (5, 5), image=np.zeros((4, 4, 3)))
 

@@ -45,7 +45,7 @@ def build_open_body(assets: Assets, generator: np.random.Generator, progress: Pr
     weights = skin_weights(assets, mesh, kept, pose.rest)
     template = mesh.symmetrise(unpose(kept, weights, pose))
 
-    betas, joint_betas, _ = shape_space(assets, mesh, weights, template, pose.joints, generator, progress)
+    betas, joint_betas = shape_space(assets, mesh, weights, template, pose.joints, generator, progress)
     regressor = joint_regressor(mesh, weights, template, betas, pose, joint_betas)
     shapedirs = np.concatenate([betas, expressions(assets, mesh)], axis=-1)
 

@@ -87,9 +87,11 @@ class Assets:
     def __init__(self, folder: Path) -> None:
         self._targets = folder / "targets"
         self.base, self.quads, self.groups = _read_mesh(folder / "3dobjs" / "base.obj")
+        if not (self._targets / "macrodetails").is_dir():
+            raise InputError(f"{self._targets}: no folder macrodetails, expected MakeHuman's targets; {MEND}")
         rig = folder / "rigs" / "standard"
-        self.bones: dict[str, dict] = _read_json(rig / "rig.default.json", "bones")
-        weights = _read_json(rig / "weights.default.json", "weights")
+        self.bones: dict[str, dict] = _read_json(rig / "rig.default.json", "root")
+        weights = _read_json(rig / "weights.default.json", "weights")["weights"]
         self.bone_weights: dict[str, tuple[Ids, Array]] = {
             bone: (np.array([i for i, _ in pairs], dtype=np.int64), np.array([w for _, w in pairs])) for bone, pairs in weights.items()
         }
@@ -187,8 +189,11 @@ def _read_mesh(path: Path) -> tuple[Array, Ids, dict[str, Ids]]:
 
 
 def _read_json(path: Path, key: str) -> dict:
+    """A JSON object that has at least ``key``."""
     try:
-        content = json.loads(existing_file(path, f"a MakeHuman rig file with '{key}'", MEND).read_text())
+        content = json.loads(existing_file(path, "a rig file of MakeHuman", MEND).read_text())
     except ValueError as error:
         raise InputError(f"{path}: not a JSON file ({error}); {MEND}") from error
-    return content.get(key, content)
+    if not isinstance(content, dict) or key not in content:
+        raise InputError(f"{path}: lacks '{key}', expected a rig file of MakeHuman; {MEND}")
+    return content

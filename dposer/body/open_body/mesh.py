@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.spatial import cKDTree
 
-from dposer.body.open_body.assets import Array, Assets, Ids
+from dposer.body.open_body.assets import MEND, Array, Assets, Ids
 from dposer.body.open_body.t_pose import FLIP
+from dposer.errors import InputError
 
-# The sculpted nipples and their like are replaced by a flat cap: drop these vertices, close the ring around them.
+# The sculpted nipples give way to a flat cap: these vertices go, and the ring around them is closed.
 _DROPPED, _RING = range(1778, 1794), range(1762, 1778)
 
 
@@ -46,5 +47,6 @@ def build_mesh(assets: Assets) -> Mesh:
     index = np.full(len(assets.base), -1)
     index[base_vertex] = np.arange(len(base_vertex))
     mirror = index[partner[base_vertex]]
-    assert distance[base_vertex].max() == 0 and (mirror >= 0).all()
+    if distance[base_vertex].any() or (mirror < 0).any():
+        raise InputError(f"base mesh: not symmetric in x, expected the base mesh hm08; {MEND}")
     return Mesh(base_vertex, triangles, mirror)

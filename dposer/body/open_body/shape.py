@@ -51,14 +51,14 @@ def random_adult(generator: np.random.Generator) -> Phenotype:
 
 def shape_space(
     assets: Assets, mesh: Mesh, weights: Array, template: Array, joints: Array, generator: np.random.Generator, progress: Progress
-) -> tuple[Array, Array, Array]:
+) -> tuple[Array, Array]:
     """Principal components of 300 random adults in the T-pose, each scaled to one standard deviation.
 
     Centring drops the difference of the mean adult from the template, so betas of 0 are the template.
     Sign: a positive beta makes the body taller (the first) or gives it more volume (the others).
 
     Returns:
-        (V, 3, 10) offsets per unit of beta, (55, 3, 10) how the joints move with them, (10,) explained share of variance.
+        (V, 3, 10) offsets per unit of beta, and (55, 3, 10) how the joints move with them.
     """
     samples, moved = np.empty((_SAMPLES, *template.shape)), np.empty((_SAMPLES, 55, 3))
     for i in progress(range(_SAMPLES)):
@@ -72,11 +72,27 @@ def shape_space(
     scores, spread, directions = scipy.linalg.svd(samples.reshape(_SAMPLES, -1), full_matrices=False)
     components = (directions[:BETAS] * spread[:BETAS, None] / np.sqrt(_SAMPLES)).reshape(BETAS, -1, 3)
     joint_components = np.einsum("sk,sjc->kjc", scores[:, :BETAS], moved) / np.sqrt(_SAMPLES)
-    outward = _vertex_areas(template, mesh.triangles)
-    taller = np.eye(BETAS)[0] * (components[:, template[:, 1].argmax(), 1] - components[:, template[:, 1].argmin(), 1])
-    signs = np.sign(taller + (np.arange(BETAS) > 0) * np.einsum("vc,kvc->k", outward, components))[:, None, None]
+    signs = _signs(components, template, mesh.triangles)[:, None, None]
     components = np.stack([mesh.symmetrise(component) for component in signs * components], axis=-1)
-    return components, np.moveaxis(signs * joint_components, 0, -1), np.cumsum(spread**2)[:BETAS] / (spread**2).sum()
+    return components, np.moveaxis(signs * joint_components, 0, -1)
+
+
+def _signs(components: Array, template: Array, triangles: Ids) -> Array:
+    """(10,) signs that make the first of (10, V, 3) components raise the stature and the others the volume."""
+    signs = np.sign(np.einsum("kvc,vc->k", components, _vertex_areas(template, triangles)))
+    height = template[:, 1]
+    signs[0] = np.sign(components[0, height.argmax(), 1] - components[0, height.argmin(), 1])
+    return signs
+
+
+def _vertex_areas(vertices: Array, triangles: Ids) -> Array:
+    """(V, 3) gradient of the enclosed volume: a third of the area vectors of the triangles around each vertex."""
+    a, b, c = (vertices[triangles[:, k]] for k in range(3))
+    area = np.cross(b - a, c - a) / 6
+    total = np.zeros_like(vertices)
+    for k in range(3):
+        np.add.at(total, triangles[:, k], area)
+    return total
 
 
 def expressions(assets: Assets, mesh: Mesh) -> Array:
@@ -143,13 +159,3 @@ def _correct(x: Array, prior: Array, rows: Array, values: Array, ridge: float) -
     """x + D Rᵀ (R D Rᵀ + ridge)⁻¹ (b - R x), D = diag(prior): the smallest change, in the prior's metric, towards R x = b."""
     spread = rows * prior
     return x + spread.T @ np.linalg.solve(spread @ rows.T + ridge * np.eye(len(rows)), values - rows @ x)
-
-
-def _vertex_areas(vertices: Array, triangles: Ids) -> Array:
-    """(V, 3) gradient of the enclosed volume: a third of the area vectors of the triangles around each vertex."""
-    a, b, c = (vertices[triangles[:, k]] for k in range(3))
-    area = np.cross(b - a, c - a) / 6
-    total = np.zeros_like(vertices)
-    for k in range(3):
-        np.add.at(total, triangles[:, k], area)
-    return total
