@@ -48,7 +48,9 @@ def _values(node: ast.expr, source: str) -> Any:
         return ast.literal_eval(node)
     except ValueError as error:
         text = ast.unparse(node)[:60]
-        raise InputError(f"{source}:{node.lineno}: `{text}` is not a literal; recipes are read, not executed, so write the value out") from error
+        raise InputError(
+            f"{source}:{node.lineno}: `{text}` is not a literal; recipes are read, not executed, so write the value out"
+        ) from error
 
 
 def build(cls: type[T], values: Any, source: str) -> T:

@@ -82,7 +82,9 @@ def load_npz(path: PathLike, what: str, required: tuple[str, ...] = (), optional
     except InputError:
         raise
     except Exception as error:  # damaged archives raise almost anything, from zlib's errors to the tokenizer's
-        raise InputError(f"{path}: not a readable npz file ({_first_line(error)}), expected {what}; it may be truncated, fetch it again") from error
+        raise InputError(
+            f"{path}: not a readable npz file ({_first_line(error)}), expected {what}; it may be truncated, fetch it again"
+        ) from error
     missing = [key for key in required if key not in arrays]
     if missing:
         raise InputError(f"{path}: lacks {', '.join(missing)} (found {', '.join(found) or 'no arrays'}), expected {what}")
@@ -105,7 +107,8 @@ def _member(archive: Any, key: str, path: Path, required: tuple[str, ...]) -> np
 def save_npz(path: PathLike, arrays: Mapping[str, Any]) -> None:
     """Write a compressed ``.npz`` atomically."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, **{key: np.asarray(value) for key, value in arrays.items()})
+    members: dict[str, Any] = {key: np.asarray(value) for key, value in arrays.items()}
+    np.savez_compressed(buffer, **members)
     save_bytes(path, buffer.getvalue())
 
 
@@ -152,5 +155,7 @@ def finite(array: np.ndarray, name: str) -> np.ndarray:
     bad = ~np.isfinite(array)
     if bad.any():
         first = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise InputError(f"{name}: {int(bad.sum())} values are NaN or infinite (first at {first}), expected finite numbers; drop or fill those rows")
+        raise InputError(
+            f"{name}: {int(bad.sum())} values are NaN or infinite (first at {first}), expected finite numbers; drop or fill those rows"
+        )
     return array

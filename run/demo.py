@@ -13,7 +13,7 @@ Everything has a default that ships with the library:
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -125,10 +125,11 @@ class Studio:
             faces = faces[~np.isin(faces, hidden.cpu().numpy()).any(1)]
         if coloured is not None:
             colours[coloured.cpu().numpy()] = COMPLETED
+        look: dict[str, Any] = {"view": self.args.view, "size": size, "renderer": self.args.renderer}
         rng = np.random.default_rng(self.args.seed)
         for pose in poses.split(1):
-            look = {"view": self.args.view, "size": size, "fit": True, "centre": centre, "renderer": self.args.renderer, "generator": rng}
-            yield render_mesh(self.vertices(pose)[0], faces, vertex_colours=colours, **look)
+            mesh = self.vertices(pose)[0]
+            yield render_mesh(mesh, faces, fit=True, centre=centre, vertex_colours=colours, generator=rng, **look)
 
     @torch.no_grad()
     def vertices(self, poses: Tensor) -> np.ndarray:
@@ -271,7 +272,7 @@ def _bar(description: str) -> Callable[[int, int], None]:
 def _sample(studio: Studio, count: int) -> Tensor:
     """Samples by --sampler, or by the sampling section of --config where one is given."""
     args = studio.args
-    options = {"sampler": args.sampler, "steps": args.steps or (20 if args.sampler == "dpm++" else 1000)}
+    options: dict[str, Any] = {"sampler": args.sampler, "steps": args.steps or (20 if args.sampler == "dpm++" else 1000)}
     if args.config is not None:
         settings = args.config.sampling
         options = {"sampler": settings.predictor, "corrector": settings.corrector, "corrector_steps": settings.n_steps_each}

@@ -1,6 +1,6 @@
 """Make examples/toy_data.npz: poses of held-out subjects, each subject as likely as any other.
 
-    python -m run.make_examples --dataset-folder data/cmu_processed
+python -m run.make_examples --dataset-folder data/cmu_processed
 """
 
 from dataclasses import dataclass

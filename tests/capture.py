@@ -1,13 +1,10 @@
 """A tiny motion-capture corpus of our own making: CMU's bone names on a made-up skeleton."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pytest
 
 from dposer.body.skeleton import SMPLX_JOINTS
-from dposer.data.motion import Motion, root_path
 
 # Left side and middle of the open body's rest joints, millimetres.
 _REST = {
@@ -50,7 +47,6 @@ def _both_sides() -> dict[str, tuple[str, tuple[float, ...], float, tuple[float,
 BONES = _both_sides()
 
 
-@pytest.fixture(scope="session")
 def rest_joints() -> np.ndarray:
     """(22, 3) rest joints of an SMPL-X-like body."""
     joints = np.array([_REST[name.split("_")[-1]] for name in SMPLX_JOINTS[:22]], dtype=float) / 1000
@@ -58,8 +54,8 @@ def rest_joints() -> np.ndarray:
     return joints
 
 
-@pytest.fixture(scope="session")
 def asf_text() -> str:
+    """The skeleton as an ASF file."""
     entries, children = [], {}
     for i, (name, (parent, direction, length, axis, dof)) in enumerate(BONES.items(), start=1):
         children.setdefault(parent, []).append(name)
@@ -79,49 +75,23 @@ def asf_text() -> str:
     )
 
 
-@pytest.fixture(scope="session")
-def amc_text() -> Callable[..., str]:
-    """``amc_text(frames, seed)``: an AMC text with small random angles; ``angles={"lfemur": "10 0 0"}`` fixes some bones."""
-
-    def make(frames: int, seed: int = 0, size: float = 25.0, angles: dict[str, str] | None = None, header: str = "") -> str:
-        rng = np.random.default_rng(seed)
-        lines = ["#!OML:ASF none.ASF", ":FULLY-SPECIFIED", ":DEGREES", *([header] if header else [])]
-        for frame in range(1, frames + 1):
-            lines.append(str(frame))
-            for name, dof in [("root", "tx ty tz rx ry rz"), *((name, bone[4]) for name, bone in BONES.items() if bone[4])]:
-                values = " ".join(f"{v:.5f}" for v in rng.uniform(-size, size, len(dof.split())))
-                lines.append(f"{name} {(angles or {}).get(name, values)}")
-        return "\n".join(lines) + "\n"
-
-    return make
+def amc_text(frames: int, seed: int = 0, size: float = 25.0, angles: dict[str, str] | None = None, header: str = "") -> str:
+    """An AMC text with small random angles; ``angles={"lfemur": "10 0 0"}`` fixes some bones."""
+    rng = np.random.default_rng(seed)
+    lines = ["#!OML:ASF none.ASF", ":FULLY-SPECIFIED", ":DEGREES", *([header] if header else [])]
+    for frame in range(1, frames + 1):
+        lines.append(str(frame))
+        for name, dof in [("root", "tx ty tz rx ry rz"), *((name, bone[4]) for name, bone in BONES.items() if bone[4])]:
+            values = " ".join(f"{v:.5f}" for v in rng.uniform(-size, size, len(dof.split())))
+            lines.append(f"{name} {(angles or {}).get(name, values)}")
+    return "\n".join(lines) + "\n"
 
 
-@pytest.fixture(scope="session")
-def random_motion() -> Callable[..., Motion]:
-    """``random_motion(frames, seed, size)``: the fixture skeleton with free random rotations of every joint, up to ``size`` radians."""
-    from scipy.spatial.transform import Rotation
-
-    names = ("root", *BONES)
-    parents = (-1, *(names.index(bone[0]) for bone in BONES.values()))
-    ends = np.array([np.zeros(3), *(np.array(bone[1]) / np.linalg.norm(bone[1]) * bone[2] for bone in BONES.values())]) * MM / 1000
-    offsets = np.array([np.zeros(3) if p < 0 else ends[p] for p in parents])
-    tips = np.array([np.zeros(3) if j in parents else ends[j] for j in range(len(names))])
-
-    def make(frames: int = 5, seed: int = 0, size: float = 0.5) -> Motion:
-        rng = np.random.default_rng(seed)
-        vectors = rng.uniform(-size, size, (frames * len(names), 3))
-        rotations = Rotation.from_rotvec(vectors).as_matrix().reshape(frames, len(names), 3, 3)
-        return Motion(names, parents, offsets, rotations, root_path(offsets, rng.normal(size=(frames, 3))), 30.0, tips)
-
-    return make
-
-
-@pytest.fixture
-def tiny_corpus(tmp_path: Path, asf_text: str, amc_text: Callable[..., str]) -> Path:
+def write_corpus(folder: Path) -> Path:
     """Plain CMU folders: two clips of subject 01 (train), one each of 03 (valid) and 02 (test), 8 frames at 120 Hz."""
     for subject, trial in (("01", "01"), ("01", "02"), ("03", "01"), ("02", "01")):
-        folder = tmp_path / "corpus" / subject
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / f"{subject}.asf").write_text(asf_text)
-        (folder / f"{subject}_{trial}.amc").write_text(amc_text(8, seed=int(subject) * 10 + int(trial)))
-    return tmp_path / "corpus"
+        target = folder / subject
+        target.mkdir(parents=True, exist_ok=True)
+        (target / f"{subject}.asf").write_text(asf_text())
+        (target / f"{subject}_{trial}.amc").write_text(amc_text(8, seed=int(subject) * 10 + int(trial)))
+    return folder

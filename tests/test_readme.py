@@ -17,6 +17,7 @@ from dposer.data.amass import AmassSequence, write_amass
 from dposer.data.processed import PoseSplit, write_split
 from dposer.prior.config import ModelConfig
 from dposer.prior.networks import build_network
+from tests.capture import write_corpus
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -52,10 +53,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_amass(folder / "AMASS" / subset / "01" / "walk_stageii.npz", sequence(130))
     for data in ("AMASS/amass_processed", "cmu_processed"):
         for split in ("train", "valid"):
-            poses = 0.2 * torch.randn(64, 63, generator=generator)
-            write_split(folder / "data" / data / "version1", split, PoseSplit(poses, torch.zeros(64, 3), torch.zeros(64, 10), torch.arange(64) % 4))
+            poses = PoseSplit(0.2 * torch.randn(64, 63, generator=generator), torch.zeros(64, 3), torch.zeros(64, 10), torch.arange(64) % 4)
+            write_split(folder / "data" / data / "version1", split, poses)
     torch.save(published(), folder / "axis-zscore-400k.pth")
-    write_capture(folder / "mocap")
+    write_corpus(folder / "mocap")
     return folder
 
 

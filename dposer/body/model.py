@@ -175,6 +175,8 @@ class BodyModel(nn.Module):
         Raises:
             InputError: a wrong width, batches that do not match, or a part this kind of body does not have.
         """
+        if joints not in ("all", "body") or hands not in ("flat", "mean"):
+            raise InputError(f"joints: '{joints}', expected 'all' or 'body'; hands: '{hands}', expected 'flat' or 'mean'")
         extremities = {"jaw_pose": jaw_pose, "leye_pose": leye_pose, "reye_pose": reye_pose}
         extremities |= {"left_hand_pose": left_hand_pose, "right_hand_pose": right_hand_pose}
         given = self._checked(

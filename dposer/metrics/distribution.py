@@ -129,7 +129,7 @@ def _squared_distances(queries: torch.Tensor, points: torch.Tensor, chunk: int) 
     for start in range(0, len(queries), chunk):
         rows = slice(start, min(start + chunk, len(queries)))
         squared = torch.addmm(norms, queries[rows], transposed, alpha=-2).add_(query_norms[rows, None])
-        yield rows, torch.nn.functional.threshold_(squared, residue, 0.0)
+        yield rows, squared.masked_fill_(squared <= residue, 0.0)
 
 
 def dnn(samples: Array, reference: Array, chunk: int = 256) -> torch.Tensor:

@@ -99,12 +99,12 @@ def auc(predicted: torch.Tensor, target: torch.Tensor, limit: float = 0.15, thre
 
 
 def mpjve(predicted: torch.Tensor, target: torch.Tensor, fps: float = 1.0) -> torch.Tensor:
-    """Velocity error, mean over frames and joints of ‖Δp − Δy‖·fps: (..., T, J, 3) twice to (...), metres per frame, or per second given ``fps``."""
+    """Velocity error, mean over frames and joints of ‖Δp − Δy‖·fps: (..., T, J, 3) twice to (...), metres per frame, or per s."""
     return _motion(_difference(predicted, target), 1, fps)
 
 
 def acceleration_error(predicted: torch.Tensor, target: torch.Tensor, fps: float = 1.0) -> torch.Tensor:
-    """Mean over frames and joints of ‖Δ²p − Δ²y‖·fps²: (..., T, J, 3) twice to (...), metres per frame², or per s² given ``fps``."""
+    """Mean over frames and joints of ‖Δ²p − Δ²y‖·fps²: (..., T, J, 3) twice to (...), metres per frame², or per s²."""
     return _motion(_difference(predicted, target), 2, fps)
 
 

@@ -61,177 +61,199 @@ def self_intersecting_faces(vertices: np.ndarray, faces: np.ndarray) -> np.ndarr
 
 
 def _intersecting(vertices: np.ndarray, faces: np.ndarray) -> np.ndarray:
-    triangles = vertices[faces]
+    mesh = _Mesh(vertices, faces)
     marked = np.zeros(len(faces), dtype=bool)
-    for a, b in _overlapping_boxes(triangles.min(axis=1), triangles.max(axis=1)):
-        common = sum((faces[a, i] == faces[b, j]).astype(np.int8) for i in range(3) for j in range(3))
-        for shared, meet in ((0, _disjoint_meet), (1, _hinged_meet), (3, _always)):
+    for a, b in _overlapping_boxes(mesh.corners.min(axis=1), mesh.corners.max(axis=1)):
+        common = mesh.common_vertices(a, b)
+        for meet, shared in ((_disjoint_meet, 0), (_hinged_meet, 1), (_coincident_meet, 3)):
             chosen = common == shared
-            first, second = a[chosen], b[chosen]
-            hit = meet(triangles, faces, first, second)
-            marked[first[hit]] = marked[second[hit]] = True
+            for hit in meet(mesh, a[chosen], b[chosen]):
+                marked[hit] = True
     return marked
+
+
+class _Mesh:
+    """Faces laid out for arithmetic on many pairs: coordinates first, pairs last."""
+
+    def __init__(self, vertices: np.ndarray, faces: np.ndarray) -> None:
+        self.faces = np.ascontiguousarray(faces.T)  # (3 corners, F)
+        self.corners = np.ascontiguousarray(vertices.T)[:, self.faces]  # (3 coordinates, 3 corners, F)
+        self.normals = _cross(self.corners[:, 1] - self.corners[:, 0], self.corners[:, 2] - self.corners[:, 0])
+        self.sizes = np.ptp(self.corners, axis=1).max(axis=0)
+
+    def common_vertices(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """How many vertices each pair of faces shares: (n,)."""
+        common = np.zeros(len(a), dtype=np.int8)
+        ours, theirs = self.faces[:, a], self.faces[:, b]
+        for i in range(3):
+            for j in range(3):
+                common += ours[i] == theirs[j]
+        return common
+
+    def rounding(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Volumes up to this are zero, for pairs of faces whose boxes overlap: (n,)."""
+        return _ROUNDING * (self.sizes[a] + self.sizes[b]) ** 3
+
+    def sides(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Side of the plane of face ``a`` on which each corner of face ``b`` lies, six times a signed volume: (3, n)."""
+        volumes = _dot(self.normals[:, None, a], self.corners[:, :, b] - self.corners[:, :1, a])
+        return _snap(volumes, self.rounding(a, b))
 
 
 # Broad phase
 
 
 def _overlapping_boxes(low: np.ndarray, high: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield every unordered pair of boxes (F, 3) that overlap, once, as blocks of two index arrays."""
-    origin, extent = low.min(axis=0), (high - low).max(axis=1)
-    cell = max(float(extent.mean()), float((high.max(axis=0) - origin).max()) / 1000, np.finfo(float).tiny)
+    """Yield every unordered pair of boxes (3, F) that overlap, once, as blocks of two index arrays."""
+    origin = low.min(axis=1, keepdims=True)
+    cell = max(float((high - low).max(axis=0).mean()), float((high - origin).max()) / 1000, np.finfo(float).tiny)
     while True:
-        first, last = ((corner - origin) // cell for corner in (low, high))
-        span = (last - first + 1).astype(np.int64)
-        if (total := int(span.prod(axis=1).sum())) <= 16 * len(low):  # a few huge boxes must not fill the grid
+        first, last = (((corner - origin) / cell).astype(np.int32) for corner in (low, high))
+        span = last - first + 1
+        count = span.prod(axis=0, dtype=np.int64)
+        if (total := int(count.sum())) <= 16 * len(count):  # a few huge boxes must not fill the grid
             break
         cell *= 2
-    first = first.astype(np.int64)
-    shape = first.max(axis=0) + span.max(axis=0)
 
     # Each box is entered into every cell it covers, and the entries are sorted by cell.
-    count = span.prod(axis=1)
-    box = np.repeat(np.arange(len(low)), count)
+    box = np.repeat(np.arange(len(count), dtype=np.int32), count)
     step = np.arange(total) - np.repeat(count.cumsum() - count, count)
-    step, z = np.divmod(step, span[box, 2])
-    x, y = np.divmod(step, span[box, 1])
-    key = _cell_number(first[box] + np.stack([x, y, z], axis=1), shape)
+    step, z = np.divmod(step, span[2, box])
+    x, y = np.divmod(step, span[1, box])
+    shape = last.max(axis=1) + 1
+    key = _cell_number(first[:, box] + np.stack([x, y, z]).astype(np.int32), shape)
     order = np.argsort(key)
     key, box = key[order], box[order]
 
     # Within a cell, every entry is paired with those after it.
-    followers = np.searchsorted(key, key, side="right") - np.arange(total) - 1
+    position = np.arange(total, dtype=np.int32)
+    followers = np.searchsorted(key, key, side="right") - position - 1
     for start, stop in _blocks(followers, _PAIRS_AT_ONCE):
         n = followers[start:stop]
-        entry = np.repeat(np.arange(start, stop), n)
-        other = entry + 1 + np.arange(len(entry)) - np.repeat(n.cumsum() - n, n)
-        for axis in range(3):
-            a, b = box[entry], box[other]
-            keep = (low[a, axis] <= high[b, axis]) & (low[b, axis] <= high[a, axis])
-            entry, other = entry[keep], other[keep]
-        a, b = box[entry], box[other]
+        skip = np.arange(n.sum(), dtype=np.int32) - np.repeat((n.cumsum() - n).astype(np.int32), n)
+        entry = np.repeat(position[start:stop], n)
+        a, b = box[entry], box[entry + 1 + skip]
+        for least, most in zip(low, high, strict=True):
+            keep = np.flatnonzero((least[a] <= most[b]) & (least[b] <= most[a]))
+            a, b, entry = a[keep], b[keep], entry[keep]
         # Two boxes may share several cells; the pair counts in the one that holds the lower corner of their overlap.
-        keep = _cell_number(np.maximum(first[a], first[b]), shape) == key[entry]
+        keep = _cell_number(np.maximum(first[:, a], first[:, b]), shape) == key[entry]
         yield a[keep], b[keep]
 
 
 def _cell_number(cells: np.ndarray, shape: np.ndarray) -> np.ndarray:
-    return (cells[:, 0] * shape[1] + cells[:, 1]) * shape[2] + cells[:, 2]
+    return (cells[0] * shape[1] + cells[1]) * shape[2] + cells[2]
 
 
 def _blocks(sizes: np.ndarray, limit: int) -> Iterator[tuple[int, int]]:
     """Cut ``range(len(sizes))`` into runs whose sizes add up to ``limit`` or little more."""
-    total = sizes.cumsum()
+    total = sizes.cumsum(dtype=np.int64)
     cuts = np.searchsorted(total, np.arange(limit, total[-1], limit)) + 1
     edges = np.unique(np.concatenate([[0], cuts, [len(sizes)]]))
     yield from zip(edges[:-1].tolist(), edges[1:].tolist(), strict=True)
 
 
-# Narrow phase: each takes triangles (F, 3, 3), faces (F, 3) and pairs of face indices (n,), and returns (n,) bool
+# Narrow phase: each takes pairs of faces as two index arrays and returns those that intersect
 
 
-def _always(triangles: np.ndarray, faces: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.ones(len(a), dtype=bool)
+_Pairs = tuple[np.ndarray, np.ndarray]
 
 
-def _hinged_meet(triangles: np.ndarray, faces: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _coincident_meet(mesh: _Mesh, a: np.ndarray, b: np.ndarray) -> _Pairs:
+    return a, b
+
+
+def _hinged_meet(mesh: _Mesh, a: np.ndarray, b: np.ndarray) -> _Pairs:
     """Triangles (c, a₁, a₂) and (c, b₁, b₂) that share the corner c: do they meet anywhere else?
 
     Both planes contain c, so they cut each other in a line through it. A triangle reaches into that line only if the
     other's plane parts its two free corners, and then on the side of c where its opposite edge crosses the plane.
     The two meet again exactly if those sides agree.
     """
-    same = faces[a][:, :, None] == faces[b][:, None, :]
-    i, j = same.any(axis=2).argmax(axis=1), same.any(axis=1).argmax(axis=1)
-    corner = triangles[a, i]
-    a1, a2 = triangles[a, (i + 1) % 3] - corner, triangles[a, (i + 2) % 3] - corner
-    b1, b2 = triangles[b, (j + 1) % 3] - corner, triangles[b, (j + 2) % 3] - corner
-    zero = _ROUNDING * np.max([_dot(e, e) for e in (a1, a2, b1, b2)], axis=0, initial=0) ** 1.5
-    normal_a, normal_b = np.cross(a1, a2), np.cross(b1, b2)
-    s1, s2, t1, t2 = _dot(normal_b, a1), _dot(normal_b, a2), _dot(normal_a, b1), _dot(normal_a, b2)
-    parted = (s1 * s2 < 0) & (t1 * t2 < 0) & (np.min(np.abs([s1, s2, t1, t2]), axis=0, initial=np.inf) > zero)
-    crossing_a = np.abs(s2)[:, None] * a1 + np.abs(s1)[:, None] * a2
-    crossing_b = np.abs(t2)[:, None] * b1 + np.abs(t1)[:, None] * b2
-    return parted & (_dot(crossing_a, crossing_b) > 0)
+    for _ in range(2):  # once each way round
+        sides = mesh.sides(a, b)  # c itself is at 0
+        parted = (sides > 0).any(axis=0) & (sides < 0).any(axis=0)
+        a, b = b[parted], a[parted]
+    same = mesh.faces[:, None, a] == mesh.faces[None, :, b]
+    crossings = []
+    for one, other, corner in ((a, b, same.any(axis=1).argmax(axis=0)), (b, a, same.any(axis=0).argmax(axis=0))):
+        c, left, right = (mesh.corners[:, (corner + k) % 3, one] for k in range(3))
+        s_left, s_right = (np.abs(_dot(mesh.normals[:, other], free - c)) for free in (left, right))
+        crossings.append(s_right * (left - c) + s_left * (right - c))
+    hit = _dot(*crossings) > 0
+    return a[hit], b[hit]
 
 
-def _disjoint_meet(triangles: np.ndarray, faces: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _disjoint_meet(mesh: _Mesh, a: np.ndarray, b: np.ndarray) -> _Pairs:
     """Triangles without a common vertex: have the closed triangles a point in common?
 
     They do if an edge of one crosses the other (or touches it), or if they are coplanar and overlap.
     """
-    hit = np.zeros(len(a), dtype=bool)
-    left = np.arange(len(a))  # most pairs go at the first plane
-    for one, other in ((a, b), (b, a)):
-        sides = _sides(triangles[one[left]], triangles[other[left]])
-        left = left[~((sides > 0).all(axis=1) | (sides < 0).all(axis=1))]
-    p, q = triangles[a[left]], triangles[b[left]]
-    sides_p, sides_q = _sides(q, p), _sides(p, q)
-    flat = ~(sides_p.any(axis=1) | sides_q.any(axis=1))
-    turns = _turns(p, q)
-    hit[left] = _edges_cross(sides_p, turns) | _edges_cross(sides_q, turns.transpose(0, 2, 1))
-    hit[left[flat]] = _coplanar_overlap(p[flat], q[flat])
-    return hit
-
-
-def _sides(planes: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Six times the signed volumes over the triangles ``planes`` (n, 3, 3) of ``points`` (n, k, 3); rounding set to 0."""
-    base = planes[:, :1]
-    edges, offsets = planes[:, 1:] - base, points - base
-    volumes = np.einsum("nk,npk->np", np.cross(edges[:, 0], edges[:, 1]), offsets)
-    return _snap(volumes, np.maximum(np.abs(edges).max(axis=(1, 2)), np.abs(offsets).max(axis=(1, 2))))
+    for _ in range(2):  # most pairs go at the first plane
+        sides = mesh.sides(a, b)
+        reached = (sides >= 0).any(axis=0) & (sides <= 0).any(axis=0)
+        a, b = b[reached], a[reached]
+    sides_a, sides_b = mesh.sides(b, a), mesh.sides(a, b)
+    p, q = mesh.corners[:, :, a], mesh.corners[:, :, b]
+    turns = _snap(_turns(p, q), mesh.rounding(a, b))
+    hit = _edges_cross(sides_a, turns) | _edges_cross(sides_b, turns.swapaxes(0, 1))
+    flat = ~(sides_a.any(axis=0) | sides_b.any(axis=0))
+    hit[flat] = _coplanar_overlap(p[:, :, flat], q[:, :, flat])
+    return a[hit], b[hit]
 
 
 def _turns(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """(n, 3, 3): six times the signed volume of edge i of ``p`` with edge j of ``q``, the side on which they pass.
+    """Side on which edge i of ``p`` passes edge j of ``q`` (3, 3, n), six times the signed volume of the two: (3, 3, n).
 
     By Plücker coordinates: lines (d, m) and (d', m') give d·m' + d'·m.
     """
-    base = p[:, :1]
-    p, q = p - base, q - base
+    p, q = p - p[:, :1], q - p[:, :1]  # near the origin the moments keep their digits
     p_next, q_next = np.roll(p, -1, axis=1), np.roll(q, -1, axis=1)
-    p_moment, q_moment = np.cross(p, p_next), np.cross(q, q_next)
-    volumes = (p_next - p) @ q_moment.transpose(0, 2, 1) + p_moment @ (q_next - q).transpose(0, 2, 1)
-    return _snap(volumes, np.maximum(np.abs(p).max(axis=(1, 2)), np.abs(q).max(axis=(1, 2))))
+    p_edge, q_edge = (p_next - p)[:, :, None], (q_next - q)[:, None, :]
+    p_moment, q_moment = _cross(p, p_next)[:, :, None], _cross(q, q_next)[:, None, :]
+    return _dot(p_edge, q_moment) + _dot(p_moment, q_edge)
 
 
 def _edges_cross(sides: np.ndarray, turns: np.ndarray) -> np.ndarray:
     """Whether any edge of a triangle crosses or touches another one: (n,).
 
     Args:
-        sides: (n, 3) side of the other's plane on which each corner lies.
-        turns: (n, 3, 3) how edge i of this one passes edge j of the other.
+        sides: (3, n) side of the other's plane on which each corner lies.
+        turns: (3, 3, n) how edge i of this one passes edge j of the other.
     """
-    following = np.roll(sides, -1, axis=1)
+    following = np.roll(sides, -1, axis=0)
     # An edge within the plane is left out: if it touches the other triangle, another edge of the two shows it.
-    pierces = (sides * following <= 0) & (sides != following)
-    inside = (turns >= 0).all(axis=2) | (turns <= 0).all(axis=2)
-    return (pierces & inside).any(axis=1)
+    pierces = (np.sign(sides) * np.sign(following) <= 0) & (sides != following)
+    inside = (turns >= 0).all(axis=1) | (turns <= 0).all(axis=1)
+    return (pierces & inside).any(axis=0)
 
 
 def _coplanar_overlap(p: np.ndarray, q: np.ndarray) -> np.ndarray:
-    """Whether coplanar triangles (n, 3, 3) overlap or touch: no edge's line has all of one beyond it and the other not."""
-    normal = np.abs(np.cross(p[:, 1] - p[:, 0], p[:, 2] - p[:, 0]) + np.cross(q[:, 1] - q[:, 0], q[:, 2] - q[:, 0]))
-    axes = np.argsort(normal, axis=1)[:, None, :2]  # drop the axis most along the normal
-    p, q = np.take_along_axis(p, axes, axis=2), np.take_along_axis(q, axes, axis=2)
-    separated = np.zeros(len(p), dtype=bool)
+    """Whether coplanar triangles (3, 3, n) overlap or touch: no edge's line parts the one from the other."""
+    normal = np.abs(_cross(p[:, 1] - p[:, 0], p[:, 2] - p[:, 0]))
+    axes = np.argsort(normal, axis=0)[:2, None]  # drop the axis most along the normal
+    p, q = np.take_along_axis(p, axes, axis=0), np.take_along_axis(q, axes, axis=0)
+    separated = np.zeros(p.shape[-1], dtype=bool)
     for one, other in ((p, q), (q, p)):
         for i in range(3):
-            start, end, opposite = one[:, i], one[:, (i + 1) % 3], one[:, (i + 2) % 3]
-            own = _cross2(end - start, opposite - start)
-            theirs = _cross2((end - start)[:, None], other - start[:, None])
-            separated |= (own >= 0) & (theirs < 0).all(axis=1) | (own <= 0) & (theirs > 0).all(axis=1)
+            start, edge = one[:, i], one[:, (i + 1) % 3] - one[:, i]
+            own = _cross2(edge, one[:, (i + 2) % 3] - start)
+            theirs = _cross2(edge[:, None], other - start[:, None])
+            separated |= (own >= 0) & (theirs < 0).all(axis=0) | (own <= 0) & (theirs > 0).all(axis=0)
     return ~separated
 
 
-def _snap(volumes: np.ndarray, size: np.ndarray) -> np.ndarray:
-    zero = (_ROUNDING * size**3).reshape(-1, *[1] * (volumes.ndim - 1))
+def _snap(volumes: np.ndarray, zero: np.ndarray) -> np.ndarray:
     return np.where(np.abs(volumes) <= zero, 0.0, volumes)
 
 
 def _dot(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return np.einsum("nk,nk->n", u, v)
+    return u[0] * v[0] + u[1] * v[1] + u[2] * v[2]
+
+
+def _cross(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    return np.stack([u[1] * v[2] - u[2] * v[1], u[2] * v[0] - u[0] * v[2], u[0] * v[1] - u[1] * v[0]])
 
 
 def _cross2(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    return u[..., 0] * v[..., 1] - u[..., 1] * v[..., 0]
+    return u[0] * v[1] - u[1] * v[0]

@@ -116,7 +116,7 @@ class Normalizer(nn.Module):
         else:
             raise InputError(f"{path}: found {', '.join(map(str, found)) or type(values).__name__}, expected {what}")
         if rot_rep is None:
-            rot_rep = "rot6d" if len(shift) == DIMS["rot6d"] else "axis"
+            rot_rep = "rot6d" if shift.shape == (DIMS["rot6d"],) else "axis"
         return cls(shift, scale, rot_rep, source=str(path))
 
     @classmethod

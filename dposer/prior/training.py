@@ -9,7 +9,7 @@ snapshot ends in the same bits as one that was never stopped.
 
 import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,9 @@ AuxiliaryLoss = Callable[[PosePrior, Tensor, Tensor, Tensor], Tensor]
 class Ema:
     """Exponential moving average θ̄ ← d θ̄ + (1 − d) θ with d = min(rate, (1 + n) / (10 + n)) after n updates."""
 
-    def __init__(self, parameters: list[nn.Parameter], rate: float):
+    def __init__(self, parameters: Sequence[Tensor], rate: float):
         self.rate, self.updates = rate, 0
-        self.parameters = parameters
+        self.parameters = list(parameters)
         self.shadow = [p.detach().clone() for p in parameters]
         self._weight = torch.zeros((), device=parameters[0].device)
 
@@ -51,9 +51,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self) -> None:
-        difference = torch._foreach_sub(self.parameters, self.shadow)
-        torch._foreach_mul_(difference, self._weight)
-        torch._foreach_add_(self.shadow, difference)
+        torch._foreach_lerp_(self.shadow, self.parameters, self._weight)
 
 
 @dataclass(frozen=True)
@@ -148,9 +146,9 @@ class Trainer:
         network = build_network(self.config.model, self.normalizer.dim).to(self.device)
         network.load_state_dict(self.network.state_dict())
         if averaged:
-            parameters = [p for p in network.parameters() if p.requires_grad]
             with torch.no_grad():
-                torch._foreach_copy_(parameters, self.ema.shadow)
+                for parameter, average in zip((p for p in network.parameters() if p.requires_grad), self.ema.shadow, strict=True):
+                    parameter.copy_(average)
         return PosePrior(network, self.normalizer, self.config).eval().requires_grad_(False)
 
     def run(self, until: int | None = None) -> Iterator[tuple[int, float]]:

@@ -21,7 +21,9 @@ from dposer.solvers.completion import complete
 
 
 @torch.no_grad()
-def generation_report(samples: Tensor, reference: Tensor, training: Tensor | None = None, body: BodyModel | None = None) -> dict[str, float]:
+def generation_report(
+    samples: Tensor, reference: Tensor, training: Tensor | None = None, body: BodyModel | None = None
+) -> dict[str, float]:
     """APD (cm), FID, precision, recall, density, coverage and, given the training poses, dNN (rad) of generated poses.
 
     Args:

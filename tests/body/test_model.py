@@ -55,7 +55,7 @@ def random_inputs(kind: str, batch: int, generator: torch.Generator, **options: 
 
 
 def reference(kind: str, file: Path, inputs: dict[str, Tensor], flat: bool = True) -> tuple[Tensor, Tensor]:
-    """Joints and vertices from the smplx package."""
+    """Joints with surface keypoints, and vertices, from the smplx package."""
     smplx = pytest.importorskip("smplx")
     options = {} if kind == "smpl" else {"use_pca": False, "flat_hand_mean": flat}
     model = smplx.create(str(file), model_type=kind, ext=file.suffix[1:], batch_size=len(inputs["pose_body"]), **options)
@@ -65,19 +65,20 @@ def reference(kind: str, file: Path, inputs: dict[str, Tensor], flat: bool = Tru
         hands = [arguments.pop(f"{side}_hand_pose") for side in ("left", "right")]
         arguments["body_pose"] = torch.cat((arguments["body_pose"], *hands), 1)
     output = model(**arguments)
-    return output.joints[:, : {"smplx": 55, "smplh": 52, "smpl": 24}[kind]], output.vertices
+    return output.joints[:, : len(synthetic.PARENTS[kind]) + 11], output.vertices
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_agrees_with_smplx(kind: str, files: dict[str, Path], bodies: dict[str, BodyModel], generator: torch.Generator) -> None:
     inputs = {name: value.requires_grad_() for name, value in random_inputs(kind, 3, generator).items()}
     output = bodies[kind](**inputs)
+    keypoints = bodies[kind].keypoints(output)
     joints, vertices = reference(kind, files[kind], inputs)
-    assert (output.joints - joints).abs().max() < 1e-5
+    assert (keypoints - joints).abs().max() < 1e-5
     assert (output.vertices - vertices).abs().max() < 1e-5
 
     pulls = [torch.randn(x.shape, generator=generator) for x in (joints, vertices)]
-    ours = torch.autograd.grad((output.joints, output.vertices), list(inputs.values()), pulls)
+    ours = torch.autograd.grad((keypoints, output.vertices), list(inputs.values()), pulls)
     theirs = torch.autograd.grad((joints, vertices), list(inputs.values()), pulls)
     for name, a, b in zip(inputs, ours, theirs, strict=True):
         assert (a - b).norm() < 1e-4 * b.norm(), name
@@ -88,7 +89,7 @@ def test_mean_hands_agree_with_smplx(kind: str, files: dict[str, Path], bodies: 
     inputs = random_inputs(kind, 2, generator)
     output = bodies[kind](**inputs, hands="mean")
     joints, vertices = reference(kind, files[kind], inputs, flat=False)
-    assert (output.joints - joints).abs().max() < 1e-5
+    assert (bodies[kind].keypoints(output) - joints).abs().max() < 1e-5
     assert (output.vertices - vertices).abs().max() < 1e-5
 
 
@@ -255,3 +256,9 @@ def test_mean_hands_need_a_file_that_has_them(bodies: dict[str, BodyModel]) -> N
 def test_too_many_betas(files: dict[str, Path]) -> None:
     with pytest.raises(InputError, match="num_betas: 300, expected 1 to 10"):
         BodyModel(files["smpl"], num_betas=300)
+
+
+@pytest.mark.parametrize("option", [{"joints": "22"}, {"hands": "relaxed"}])
+def test_unknown_options(body: BodyModel, option: dict[str, str]) -> None:
+    with pytest.raises(InputError, match=next(iter(option.values()))):
+        body(torch.zeros(1, 63), **option)

@@ -140,7 +140,7 @@ def test_forward_mode_derivatives_agree_with_finite_differences(generator: torch
     label = torch.tensor(400.0, dtype=torch.float64).expand(3)
     _, derivative = jvp(lambda x: network(x, label), (x,), (v,))
     finite = (network(x + 1e-5 * v, label) - network(x - 1e-5 * v, label)) / 2e-5
-    torch.testing.assert_close(derivative, finite, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(derivative, finite, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ positions are those of SMPL-X, so that real axis-angle poses drive it directly. 
 """
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,5 +72,5 @@ def build_open_body(assets: Assets, generator: np.random.Generator, progress: Pr
 
 def _dtype(name: str, array: NDArray) -> np.dtype:
     """float32 and int32, but for what readers of SMPL-X files expect otherwise, and the empty pose correctives in one byte each."""
-    special = {"posedirs": np.int8, "kintree_table": np.int64, "joint_names": array.dtype}
+    special: dict[str, Any] = {"posedirs": np.dtype(np.int8), "kintree_table": np.dtype(np.int64), "joint_names": array.dtype}
     return np.dtype(special.get(name, np.float32 if array.dtype.kind == "f" else np.int32))

@@ -119,8 +119,8 @@ def _turns(joint: dict[str, Array], tips: dict[str, Array]) -> dict[str, Array]:
     for finger, direction in _FINGER.items():
         points = _finger_points(joint, tips, finger)
         curl = np.cross(points[1] - points[0], points[3] - points[2])
+        target = _frame(direction, np.cross(direction, (0, -1, 0)))
         for i in range(3):
-            target = _frame(direction, np.cross(direction, (0, -1, 0)))
             turns[f"left_{finger}{i + 1}"] = target @ _frame(points[i + 1] - points[i], curl).T
     points, turn = _finger_points(joint, tips, "thumb"), turns["left_wrist"]
     for i, direction in enumerate(_THUMB):
@@ -158,8 +158,9 @@ def _frame(along: Array | tuple[float, ...], side: Array | tuple[float, ...]) ->
 def _smallest(a: Array, b: Array | tuple[float, ...]) -> Array:
     """The rotation by the smallest angle that takes the direction of ``a`` to that of ``b``."""
     axis = np.cross(a, b)
-    angle = np.arctan2(np.linalg.norm(axis), np.dot(a, b))
-    return Rotation.from_rotvec(axis / max(np.linalg.norm(axis), 1e-12) * angle).as_matrix()
+    length = float(np.linalg.norm(axis))
+    angle = np.arctan2(length, np.dot(a, b))
+    return Rotation.from_rotvec(axis * (angle / max(length, 1e-12))).as_matrix()
 
 
 def _about(axis: str, degrees: float) -> Array:
