@@ -110,9 +110,11 @@ def ddim(run: Run, x: Tensor, step: Step) -> tuple[Tensor, Tensor]:
 
 
 def dpm_solver(run: Run, x: Tensor, step: Step) -> tuple[Tensor, Tensor]:
-    """x_s = sigma_s / sigma_t x - alpha_s (e^-h - 1) D,  D the clean estimate extrapolated to the middle of the step.
+    """mean = sigma_s / sigma_t e^(-eta^2 h) x - alpha_s (e^(-(1 + eta^2) h) - 1) D,  x = mean + sigma_s sqrt(1 - e^(-2 eta^2 h)) z.
 
-    h is the step in log-SNR. DPM-Solver++(2M): Lu et al., arXiv 2211.01095, algorithm 2.
+    h is the step in log-SNR, D the clean estimate extrapolated to the middle of the step. eta = 0 solves the
+    probability-flow ODE, DPM-Solver++(2M) (Lu et al., arXiv 2211.01095, algorithm 2); eta = 1 the reverse SDE (appendix B
+    there); between them lie the SDEs of the same marginals with eta times its noise (Xue et al., arXiv 2309.05019, eq. 6).
     """
     schedule = run.schedule
     clean, _ = run.clean_and_noise(x, step.t)
@@ -123,8 +125,9 @@ def dpm_solver(run: Run, x: Tensor, step: Step) -> tuple[Tensor, Tensor]:
         before, log_snr_before = run.previous
         estimate = clean + 0.5 * h / (log_snr - log_snr_before) * (clean - before)
     run.previous = (clean, log_snr)
-    x = schedule.sigma(step.s) / schedule.sigma(step.t) * x - schedule.alpha(step.s) * torch.expm1(-h) * estimate
-    return x, x
+    noisy = run.eta**2 * h if run.eta else torch.zeros_like(h)
+    mean = schedule.sigma(step.s) / schedule.sigma(step.t) * (-noisy).exp() * x - schedule.alpha(step.s) * torch.expm1(-h - noisy) * estimate
+    return (mean + schedule.sigma(step.s) * (-torch.expm1(-2 * noisy)).sqrt() * run.noise_like(x) if run.eta else mean), mean
 
 
 def ode_euler(run: Run, x: Tensor, step: Step) -> tuple[Tensor, Tensor]:
@@ -202,7 +205,7 @@ def sample(
         steps, t_start, t_end, spacing, noise_removal: see :func:`time_nodes`. With ``noise_removal`` the last step runs
             from t_end to clean data and the result is its noise-free mean, else the result is the state at t_end.
         times: the decreasing times themselves, in place of the five above.
-        eta: stochasticity of ddim, 0 to 1.
+        eta: stochasticity of ddim and dpm++, 0 (deterministic) to 1 (as noisy as the reverse SDE).
         corrector, corrector_steps, snr: "none" or a key of :data:`CORRECTORS`, how often at each time, and its signal-to-noise ratio.
         constrain: x <- constrain(x, t) after every update, t being the time x has then reached (an observation can be
             written into it; at ``schedule.clean_time`` that is without noise).

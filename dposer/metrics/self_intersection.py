@@ -92,7 +92,8 @@ class _Mesh:
 
     def rounding(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Volumes up to this are zero, for pairs of faces whose boxes overlap: (n,)."""
-        return _ROUNDING * (self.sizes[a] + self.sizes[b]) ** 3
+        size = self.sizes[a] + self.sizes[b]
+        return _ROUNDING * (size * size * size)
 
     def sides(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Side of the plane of face ``a`` on which each corner of face ``b`` lies, six times a signed volume: (3, n)."""
@@ -230,7 +231,7 @@ def _edges_cross(sides: np.ndarray, turns: np.ndarray) -> np.ndarray:
 
 def _coplanar_overlap(p: np.ndarray, q: np.ndarray) -> np.ndarray:
     """Whether coplanar triangles (3, 3, n) overlap or touch: no edge's line parts the one from the other."""
-    normal = np.abs(_cross(p[:, 1] - p[:, 0], p[:, 2] - p[:, 0]))
+    normal = sum(np.abs(_cross(t[:, 1] - t[:, 0], t[:, 2] - t[:, 0])) for t in (p, q))  # of both, in case one has no area
     axes = np.argsort(normal, axis=0)[:2, None]  # drop the axis most along the normal
     p, q = np.take_along_axis(p, axes, axis=0), np.take_along_axis(q, axes, axis=0)
     separated = np.zeros(p.shape[-1], dtype=bool)

@@ -12,7 +12,7 @@ from dposer.errors import InputError
 
 TIMES = (0.05, 0.1, 0.15, 0.2, 0.3)
 """Where the noise (σ/α from 0.03 to 1) is of the size of ordinary movement: earlier the network sees nothing but
-measurement noise, later it forgets the pose."""
+measurement noise, later it forgets the pose. Tables stored with weights belong to these times and draws."""
 PAIRS = 2
 """Antithetic pairs (z, −z) of noise at every time."""
 QUANTILES = 201

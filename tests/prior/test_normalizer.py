@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dposer.errors import InputError
 from dposer.prior.config import DataConfig
-from dposer.prior.normalizer import Normalizer, find_reference
+from dposer.prior.normalizer import Normalizer, RotationRepresentation, find_reference
 
 CONFIGS = [
     DataConfig(),
@@ -107,7 +107,7 @@ def test_it_moves_with_its_module(poses: Tensor) -> None:
 
 @pytest.mark.parametrize("dim", [63, 126])
 def test_reference_files(tmp_path: Path, dim: int) -> None:
-    rot_rep = "axis" if dim == 63 else "rot6d"
+    rot_rep: RotationRepresentation = "axis" if dim == 63 else "rot6d"
     low, high = -torch.rand(dim) - 0.5, torch.rand(dim)
     torch.save({"mean_poses": low, "std_poses": high, "mean_shapes": None, "std_shapes": None}, tmp_path / f"{rot_rep}_normalize2.pt")
     torch.save({"min_poses": low, "max_poses": high, "min_shapes": None, "max_shapes": None}, tmp_path / f"{rot_rep}_normalize1.pt")

@@ -55,9 +55,14 @@ def prior(generator: torch.Generator) -> PosePrior:
     return PosePrior(build_network(SMALL, 63), Normalizer.published(), config).eval().requires_grad_(False)
 
 
+def _variance(prior: PosePrior) -> Tensor:
+    network = prior.denoiser.network
+    assert isinstance(network, GaussianNoise)
+    return network.variance
+
+
 def _draw(prior: PosePrior, n: int, generator: torch.Generator) -> Tensor:
-    network: Any = prior.denoiser.network
-    return prior.denormalize(network.variance.sqrt() * torch.randn(n, 63, generator=generator, dtype=torch.float64))
+    return prior.denormalize(_variance(prior).sqrt() * torch.randn(n, 63, generator=generator, dtype=torch.float64))
 
 
 # ---- the regulariser
@@ -78,7 +83,7 @@ def test_the_gradient_of_the_loss_is_the_distilled_score(
     times = torch.as_tensor(t, dtype=torch.float64).expand(3)
     alpha, sigma = prior.schedule.alpha(times)[:, None], prior.schedule.sigma(times)[:, None]
     snr = alpha / sigma
-    w = {"plain": 0.5, "sqrt(1+snr)": 0.5 * (1 + snr).sqrt(), "sqrt(1+snr^2)": 0.5 * (1 + snr**2).sqrt()}[weighting]
+    w = {"plain": torch.tensor(0.5), "sqrt(1+snr)": 0.5 * (1 + snr).sqrt(), "sqrt(1+snr^2)": 0.5 * (1 + snr**2).sqrt()}[weighting]
     predicted = prior.denoiser.network(alpha * x + sigma * z, 999 * times)
     torch.testing.assert_close(gradient, 2 * w * sigma / alpha * (predicted - z), rtol=1e-5, atol=1e-8)
     torch.testing.assert_close(prior.loss_gradient(x, t, z, weighting=weighting), gradient, rtol=1e-6, atol=1e-9)
@@ -123,7 +128,7 @@ def test_reductions_and_seeds(prior: PosePrior, generator: torch.Generator) -> N
 def test_denoise_is_the_posterior_mean(gaussian: PosePrior, poses: Tensor, generator: torch.Generator) -> None:
     t, z = 0.3, torch.randn(500, 63, generator=generator, dtype=torch.float64)
     alpha, sigma = gaussian.schedule.alpha(t), gaussian.schedule.sigma(t)
-    variance = gaussian.denoiser.network.variance
+    variance = _variance(gaussian)
     x_t = alpha * gaussian.normalize(poses) + sigma * z
     mean = alpha * variance / (alpha**2 * variance + sigma**2) * x_t
     torch.testing.assert_close(gaussian.normalize(gaussian.denoise(poses, t, z)), mean, rtol=1e-6, atol=1e-6)
@@ -137,7 +142,7 @@ def test_samples_have_the_variance_of_the_data(gaussian: PosePrior, generator: t
     samples = gaussian.sample(1000, generator=generator, **options)
     assert samples.shape == (1000, 63)
     variance = gaussian.normalize(samples).var(0)
-    torch.testing.assert_close(variance, gaussian.denoiser.network.variance, rtol=0.25, atol=0.03)
+    torch.testing.assert_close(variance, _variance(gaussian), rtol=0.25, atol=0.03)
 
 
 def test_sampling_is_reproducible_and_can_show_its_way(prior: PosePrior) -> None:
@@ -183,7 +188,7 @@ def test_slerp_keeps_the_norm_and_the_pace() -> None:
 
 
 def test_log_prob_is_that_of_the_gaussian_in_radians(gaussian: PosePrior, poses: Tensor) -> None:
-    deviation = 0.5 * gaussian.denoiser.network.variance.sqrt()
+    deviation = 0.5 * _variance(gaussian).sqrt()
     truth = torch.distributions.Normal(0.3, deviation).log_prob(poses[:3]).sum(1)
     torch.testing.assert_close(gaussian.log_prob(poses[:3]), truth, rtol=1e-3, atol=0.1)
     bits = -(truth + 63 * math.log(0.5)) / (63 * math.log(2))
