@@ -48,14 +48,14 @@ def load(folder: Path | None, checkpoint: Path | None, count: int, seed: int) ->
         poses = torch.as_tensor(read_poses(asset("examples", "toy_data.npz")))
         return Data(prior, poses[::2], poses[1::2], None, f"{len(poses)} example poses")
     test, train = read_split(folder, "test"), read_split(folder, "train")
-    poses = balanced_draw(test.pose_body, test.subject, 2 * 10 * count, seed).unique(dim=0)
+    poses = balanced_draw(test.pose_body, test.subject, 16 * count, seed).unique(dim=0)
     poses = poses[torch.randperm(len(poses), generator=torch.Generator().manual_seed(seed))]
     half = len(poses) // 2
     note = f"{half} poses of held-out subjects, each subject alike; {len(train)} training poses"
     return Data(prior, poses[:half], poses[half:], train.pose_body, note)
 
 
-def sampling(data: Data, seed: int, count: int = 500, steps: tuple[int, ...] = (10, 15, 20)) -> str:
+def sampling(data: Data, seed: int, count: int = 500, steps: tuple[int, ...] = (10, 15, 20), quality: int = 2000) -> str:
     """Time and quality of fast samplers beside 1000 steps of Euler–Maruyama."""
     rows, slow = [], 0.0
     for sampler, number in (("euler_maruyama", 1000), *(("dpm++", n) for n in steps), ("ddim", 20)):
@@ -65,11 +65,11 @@ def sampling(data: Data, seed: int, count: int = 500, steps: tuple[int, ...] = (
         data.prior.sample(count, steps=number, sampler=sampler, generator=generator)
         duration = time.perf_counter() - start
         slow = slow or duration
-        report = generation_report(data.prior.sample(5000, steps=number, sampler=sampler, generator=generator), data.held_out)
+        report = generation_report(data.prior.sample(quality, steps=number, sampler=sampler, generator=generator), data.held_out)
         values = [f"{report[key]:.3f}" for key in ("APD", "FID", "precision", "recall")]
         rows.append([f"{sampler}, {number} steps", milliseconds(duration), f"{slow / duration:.1f}×", *values])
     header = ["sampler", f"time of {count}", "ratio", "APD cm", "FID", "precision", "recall"]
-    return f"Quality of 5000 samples against {data.note}.\n\n{markdown(header, rows)}"
+    return f"Quality of {quality} samples against {data.note}.\n\n{markdown(header, rows)}"
 
 
 def generation(data: Data, seed: int, count: int = 500) -> str:
@@ -77,21 +77,20 @@ def generation(data: Data, seed: int, count: int = 500) -> str:
     generator = torch.Generator().manual_seed(seed)
     body = BodyModel()
     candidates = {
-        "real held-out poses": data.other[: 10 * count],
-        "prior, DPM-Solver++ 20 steps": data.prior.sample(10 * count, generator=generator),
-        "prior, Euler–Maruyama 1000 steps": data.prior.sample(10 * count, steps=1000, sampler="euler_maruyama", generator=generator),
+        "real held-out poses": data.other[: 4 * count],
+        "prior, DPM-Solver++ 20 steps": data.prior.sample(4 * count, generator=generator),
     }
     if data.training is not None:
-        candidates["real training poses"] = data.training[torch.randperm(len(data.training), generator=generator)[: 10 * count]]
-        candidates["Gaussian of the training poses"] = _gaussian(data.training, 10 * count, generator)
+        candidates["real training poses"] = data.training[torch.randperm(len(data.training), generator=generator)[: 4 * count]]
+        candidates["Gaussian of the training poses"] = _gaussian(data.training, 4 * count, generator)
     rows = []
     for name, poses in candidates.items():
         report = generation_report(poses, data.held_out, data.training, body)
-        report["SI"] = self_intersection_report(poses[:100], body)
+        report["SI"] = self_intersection_report(poses[:50], body)
         if name.startswith(("real", "Gaussian")):
-            report["bits/dim"] = float(data.prior.bits_per_dim(poses[:100]).mean())
+            report["bits/dim"] = float(data.prior.bits_per_dim(poses[:50]).mean())
         rows.append(report_row(name, report, KEYS))
-    note = f"{10 * count} poses each against {data.note}; SI of 100, bits/dim (under the prior) of 100."
+    note = f"{4 * count} poses each against {data.note}; SI of 50, bits/dim (under the prior) of 50."
     return f"{note}\n\n{markdown(['poses', 'APD cm', 'FID', 'precision', 'recall', 'dNN rad', 'SI %', 'bits/dim'], rows)}"
 
 
