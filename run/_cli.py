@@ -5,6 +5,7 @@ import inspect
 import logging
 import os
 import sys
+import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -76,6 +77,8 @@ def _pop_flag(arguments: list[str], flag: str) -> tuple[str | None, list[str]]:
 
 
 def _end(message: str) -> None:
+    for bar in list(_BARS):
+        bar.close()  # else it would redraw itself below the message
     sys.stdout.flush()
     print(f"error: {message}", file=sys.stderr)
     sys.exit(2)
@@ -120,4 +123,23 @@ def writable_folder(path: Path) -> Path:
 
 def progress_bar(items: Iterable[T], description: str, total: int | None = None) -> Iterator[T]:
     """A progress bar on standard error around ``items``."""
-    return iter(tqdm(items, desc=description, total=total))
+    bar = tqdm(items, desc=description, total=total)
+    _BARS.add(bar)
+    return iter(bar)
+
+
+def step_bar(description: str) -> Callable[[int, int], None]:
+    """A progress bar that is told (done, total)."""
+    bar = tqdm(desc=description, unit="step")
+    _BARS.add(bar)
+
+    def update(done: int, total: int) -> None:
+        bar.total = total
+        bar.update(done - bar.n)
+        if done == total:
+            bar.close()
+
+    return update
+
+
+_BARS: "weakref.WeakSet[tqdm[Any]]" = weakref.WeakSet()

@@ -33,7 +33,7 @@ from dposer.solvers.evaluation import generation_report, self_intersection_repor
 from dposer.viz import contact_sheet, render_mesh, save_image, save_mesh, write_video
 from dposer.viz.render import view_rotation
 from dposer.viz.sheet import trimmed
-from run._cli import cli, pick_device, progress_bar, table, writable_folder
+from run._cli import cli, pick_device, progress_bar, step_bar, table, writable_folder
 
 Task = Literal["view", "generation", "generation_process", "interpolation", "completion"]
 Part = Literal["left_leg", "right_leg", "left_arm", "right_arm", "trunk", "hands", "legs", "arms"]
@@ -180,7 +180,7 @@ def generation(studio: Studio) -> None:
     if studio.args.metrics:
         measured = samples[: studio.args.metric_samples]
         report = generation_report(measured, studio.poses(), body=studio.body)
-        report["SI"] = self_intersection_report(measured, studio.body, _bar("self-intersection"))
+        report["SI"] = self_intersection_report(measured, studio.body, step_bar("self-intersection"))
         print(table([f"figure of {len(measured)} samples", "value"], [[key, f"{value:.3f}"] for key, value in report.items()]) + "\n")
 
 
@@ -188,7 +188,7 @@ def generation_process(studio: Studio) -> None:
     """Film noise turning into poses."""
     count = studio.count(3, 100)
     _, states = studio.prior.sample(
-        count, sampler="euler_maruyama", steps=1000, generator=studio.generator, trajectory=True, progress=_bar("sampling")
+        count, sampler="euler_maruyama", steps=1000, generator=studio.generator, trajectory=True, progress=step_bar("sampling")
     )
     for k in range(count):
         poses = states[9::10, k]
@@ -234,7 +234,7 @@ def completion(studio: Studio) -> None:
     poses = studio.poses()
     poses = poses[: studio.count(5, len(poses))]
     completions = complete(
-        studio.prior, poses, part_missing(args.part), hypotheses=args.hypo, generator=studio.generator, progress=_bar("completing")
+        studio.prior, poses, part_missing(args.part), hypotheses=args.hypo, generator=studio.generator, progress=step_bar("completing")
     )
     part = part_surface(studio.body.weights, args.part)
     images: list[np.ndarray] = []
@@ -256,19 +256,6 @@ def _is_foreign(args: Args, statistics: Path) -> bool:
     return args.ckpt_path is not None and args.ckpt_path.suffix in PUBLISHED_SUFFIXES and any(statistics.glob("*_normalize*.pt"))
 
 
-def _bar(description: str) -> Callable[[int, int], None]:
-    """A progress bar that is told how much is done."""
-    bar = tqdm(desc=description, unit="step")
-
-    def update(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
-        if done == total:
-            bar.close()
-
-    return update
-
-
 def _sample(studio: Studio, count: int) -> Tensor:
     """Samples by --sampler, or by the sampling section of --config where one is given."""
     args = studio.args
@@ -277,7 +264,7 @@ def _sample(studio: Studio, count: int) -> Tensor:
         settings = args.config.sampling
         options = {"sampler": settings.predictor, "corrector": settings.corrector, "corrector_steps": settings.n_steps_each}
         options |= {"snr": settings.snr, "noise_removal": settings.noise_removal, "steps": args.steps or 1000}
-    return studio.prior.sample(count, generator=studio.generator, progress=_bar("sampling"), **options)
+    return studio.prior.sample(count, generator=studio.generator, progress=step_bar("sampling"), **options)
 
 
 def _sheet(studio: Studio, images: list[np.ndarray], columns: int | None = None, captions: list[str] | None = None) -> None:

@@ -51,6 +51,8 @@ class Args:
     """Keep every k-th pose."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
+    half: bool = False
+    """Store the weights for inference as float16, at half the size."""
     data_note: str = ""
     """A sentence on the data for the checkpoint's provenance."""
 
@@ -103,6 +105,7 @@ def _train(
             for key, value in values.items():
                 writer.add_scalar(f"valid/{key}", value, trainer.step)
             tqdm.write(f"step {trainer.step}: " + ", ".join(f"{key} {value:.3f}" for key, value in values.items()), file=sys.stderr)
+            prior.calibrate(validation_poses[torch.randperm(len(validation_poses), generator=torch.Generator().manual_seed(0))[:5000]])
             _save(prior, folder / "last.safetensors", args, trainer.step, training_poses, values)
             if values["loss"] < best:
                 best = values["loss"]
@@ -126,6 +129,7 @@ def _save(prior: PosePrior, path: Path, args: Args, step: int, poses: Tensor, va
             "data": args.data_note or f"{args.dataset_folder.name}/{args.version}",
             "validation": values,
         },
+        dtype=torch.float16 if args.half else None,
     )
 
 

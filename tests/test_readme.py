@@ -34,10 +34,15 @@ SMALLER = {  # what keeps a command within seconds; what it does stays the same
 }
 
 
+@pytest.fixture
+def home(tmp_path: Path, belongings: Path) -> Path:
+    """A folder of one's own that holds what the README speaks of."""
+    return Path(shutil.copytree(belongings, tmp_path / "home", symlinks=True))
+
+
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder that holds what the README speaks of."""
-    folder = tmp_path_factory.mktemp("home")
+def belongings(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("belongings")
     rng = np.random.default_rng(0)
     generator = torch.Generator().manual_seed(0)
     (folder / "configs").symlink_to(ROOT / "configs")

@@ -76,18 +76,17 @@ def read_amass(path: PathLike) -> AmassSequence:
         InputError: unreadable, without poses (``shape.npz``, stage-i files), or with broken ones.
     """
     arrays = load_npz(path, _WHAT, optional=_KEYS)
+    if "pose_body" not in arrays:  # says what the file lacks, or that its poses are pickled
+        arrays = load_npz(path, f"{_WHAT} (shape and stage-i files hold no poses)", required=("poses",), optional=_KEYS)
     if "poses" in arrays:
         poses = _frames(path, arrays, "poses", tuple(_HANDS))
         columns = _HANDS[poses.shape[1]]
         root, body = poses[:, :3], poses[:, 3:66]
         hands = poses[:, columns] if columns else None
-    elif "pose_body" in arrays:
+    else:
         body = _frames(path, arrays, "pose_body", (63,))
         root = _frames(path, arrays, "root_orient", (3,), len(body)) if "root_orient" in arrays else np.zeros_like(body[:, :3])
         hands = _frames(path, arrays, "pose_hand", (90,), len(body)) if "pose_hand" in arrays else None
-    else:
-        found = ", ".join(sorted(arrays)) or "no arrays"
-        raise InputError(f"{path}: found {found}, expected 'poses' or 'pose_body'; shape and stage-i files hold no poses")
     trans = _frames(path, arrays, "trans", (3,), len(body)) if "trans" in arrays else np.zeros_like(root)
     betas = np.atleast_2d(finite(arrays["betas"], f"{path}: betas"))[0] if "betas" in arrays else np.zeros(10)
     return AmassSequence(body, root, trans, betas, _text(arrays.get("gender"), "neutral"), _rate(path, arrays), hands)

@@ -126,7 +126,9 @@ def dpm_solver(run: Run, x: Tensor, step: Step) -> tuple[Tensor, Tensor]:
         estimate = clean + 0.5 * h / (log_snr - log_snr_before) * (clean - before)
     run.previous = (clean, log_snr)
     noisy = run.eta**2 * h if run.eta else torch.zeros_like(h)
-    mean = schedule.sigma(step.s) / schedule.sigma(step.t) * (-noisy).exp() * x - schedule.alpha(step.s) * torch.expm1(-h - noisy) * estimate
+    mean = (
+        schedule.sigma(step.s) / schedule.sigma(step.t) * (-noisy).exp() * x - schedule.alpha(step.s) * torch.expm1(-h - noisy) * estimate
+    )
     return (mean + schedule.sigma(step.s) * (-torch.expm1(-2 * noisy)).sqrt() * run.noise_like(x) if run.eta else mean), mean
 
 

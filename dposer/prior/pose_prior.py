@@ -5,8 +5,8 @@ Poses cross this boundary as axis-angle in radians, (batch, 63). Methods that sa
 """
 
 import contextlib
-import math
 import inspect
+import math
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Literal
