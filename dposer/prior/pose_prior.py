@@ -35,8 +35,8 @@ Form = Literal["residual", "red-diff"]
 Progress = Callable[[int, int], None]
 
 DEFAULT_WEIGHTS = ("pretrained_models", "dposer-open.safetensors")
-_FAST_START, _FAST_ETA = 0.1, 0.5
-"""Where dpm++ begins by default, as α/σ, and its share of noise. Earlier the pose is a tenth of the noise and less, so that the
+_FAST_START, _FAST_ETA = 0.05, 0.85
+"""Where dpm++ begins by default, as α/σ, and its share of noise. Earlier the pose is a twentieth of the noise and less, so that the
 start is the prior's all the same, while errors of ε̂ enter the clean estimate divided by α; noise on the way forgets the rest."""
 _SAMPLE_CHUNK = 16_384
 _DENSITY_CHUNK = 1024
@@ -160,7 +160,7 @@ class PosePrior(nn.Module):
             trajectory: also return the state after every step.
             progress: called as ``progress(done, total)`` after every step.
             options: handed to :func:`dposer.diffusion.samplers.sample` (corrector, snr, eta, t_end, ...); dpm++ starts at
-                α/σ = 0.1 with ``eta`` = 0.5 unless told otherwise.
+                α/σ = 0.05 with ``eta`` = 0.85 unless told otherwise.
 
         Returns:
             (n, 63) axis-angle, or ((n, 63), (steps, n, 63)).
