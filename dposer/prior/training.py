@@ -51,7 +51,7 @@ class Ema:
 
     @torch.no_grad()
     def update(self) -> None:
-        torch._foreach_lerp_(self.shadow, self.parameters, self._weight)
+        torch._foreach_lerp_(self.shadow, self.parameters, self._weight)  # type: ignore[call-overload]  # stubs lack the tensor weight
 
 
 @dataclass(frozen=True)
