@@ -51,10 +51,12 @@ def parse(main: Callable[[Any], None], arguments: list[str]) -> Any:
     """The parsed arguments of ``main``; leaves with exit code 2 and one line on a bad command line."""
     args_type = next(iter(inspect.signature(main, eval_str=True).parameters.values())).annotation
     default = None
-    if any(field.name == "config" for field in dataclasses.fields(args_type)):
+    fields = dataclasses.fields(args_type)
+    if any(field.name == "config" for field in fields):
         path, arguments = _pop_flag(arguments, "--config")
         if path is not None:
-            default = args_type(config=read_config(path, PriorConfig))
+            needed = {f.name: tyro.MISSING for f in fields if f.default is f.default_factory is dataclasses.MISSING}
+            default = args_type(**needed, config=read_config(path, PriorConfig))
     description = (sys.modules[main.__module__].__doc__ or "").strip()
     return tyro.cli(args_type, args=arguments, default=default, description=description, prog=f"python -m {_module_name(main)}")
 

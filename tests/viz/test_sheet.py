@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from dposer.errors import InputError
 from dposer.viz import contact_sheet
+from dposer.viz.sheet import trimmed
 
 
 def tiles(count, height=60, width=40):
@@ -68,3 +69,12 @@ def test_bad_input_is_named():
         contact_sheet(tiles(2), ["one"])
     with pytest.raises(InputError, match="columns"):
         contact_sheet(tiles(2), columns=0)
+
+
+def test_trimming_cuts_what_is_white_in_all_pictures() -> None:
+    first, second = np.full((2, 100, 60, 3), 255, dtype=np.uint8)
+    first[20:30, 10:20], second[50:60, 30:40] = 0, 0
+    cut = trimmed([first, second], margin=5)
+    assert [image.shape for image in cut] == [(50, 40, 3)] * 2
+    assert (cut[0][5:15, 5:15] == 0).all() and (cut[1][35:45, 25:35] == 0).all()
+    assert trimmed([np.full((4, 4, 3), 255, dtype=np.uint8)])[0].shape == (4, 4, 3)

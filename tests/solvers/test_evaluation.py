@@ -1,0 +1,121 @@
+"""The figures of a prior: right on cases with known answers, and what the shipped prior must keep."""
+
+from functools import partial
+
+import pytest
+import torch
+from torch import Tensor
+
+from dposer.assets import asset
+from dposer.body import BodyModel
+from dposer.body.parts import part_missing, part_surface, part_vertices
+from dposer.data.amass import read_poses
+from dposer.errors import InputError
+from dposer.prior import PosePrior
+from dposer.solvers import complete
+from dposer.solvers.evaluation import (
+    balanced_draw,
+    completion_errors,
+    completion_report,
+    generation_report,
+    mean_completion,
+    mesh_loss,
+    nearest_completions,
+    self_intersection_report,
+    validate,
+)
+
+
+@pytest.fixture(scope="module")
+def body() -> BodyModel:
+    return BodyModel()
+
+
+@pytest.fixture(scope="module")
+def prior() -> PosePrior:
+    return PosePrior.from_pretrained()
+
+
+@pytest.fixture(scope="module")
+def poses() -> Tensor:
+    return torch.as_tensor(read_poses(asset("examples", "toy_data.npz")))
+
+
+def test_perfect_completions_have_no_error_and_known_joints_none_either(body: BodyModel, poses: Tensor) -> None:
+    vertices, joints = completion_errors(body, poses[:7, None].expand(-1, 3, -1), poses[:7], "legs", chunk=6)
+    assert vertices.shape == joints.shape == (7, 3) and float(vertices.max()) < 1e-3 and float(joints.max()) < 1e-3
+
+
+def test_a_bent_knee_moves_only_the_leg_by_the_length_of_the_shank(body: BodyModel) -> None:
+    truth = torch.zeros(1, 63)
+    bent = truth.clone()
+    bent[0, 9] = torch.pi / 2  # left knee about x
+    _, joints = completion_errors(body, bent[:, None], truth, "left_leg")
+    rest = body.rest_joints()[0]
+    knee, ankle, foot = rest[4], rest[7], rest[10]
+    turned = [2**0.5 * torch.linalg.vector_norm((end - knee)[1:]) for end in (ankle, foot)]
+    assert float(joints) == pytest.approx(1000 * float(sum(turned)) / 4, rel=1e-4)
+    assert float(completion_errors(body, bent[:, None], truth, "arms")[0]) < 1e-3
+
+
+def test_baselines(poses: Tensor) -> None:
+    hidden = part_missing("arms").repeat_interleave(3)
+    nearest = nearest_completions(poses, poses[:5], "arms", count=3)
+    assert torch.equal(nearest[:, 0], poses[:5])  # each pose is its own nearest neighbour
+    filled = mean_completion(poses, poses[:5], "arms")
+    assert torch.equal(filled[:, 0, ~hidden], poses[:5, ~hidden])
+    torch.testing.assert_close(filled[:, 0, hidden], poses.mean(0)[hidden].expand(5, -1))
+
+
+def test_balanced_draws_repeat_with_their_seed(poses: Tensor) -> None:
+    subject = torch.arange(500) // 400
+    draw = balanced_draw(poses, subject, 200, 1)
+    assert torch.equal(draw, balanced_draw(poses, subject, 200, 1))
+    rare = torch.tensor([(poses[400:] == row).all(1).any().item() for row in draw])
+    assert 0.35 < float(rare.float().mean()) < 0.65
+
+
+def test_samples_of_the_shipped_prior_are_spread_like_real_poses(prior: PosePrior, body: BodyModel, poses: Tensor) -> None:
+    generator = torch.Generator().manual_seed(0)
+    report = generation_report(prior.sample(500, generator=generator), poses, training=poses, body=body)
+    real = generation_report(poses[::2], poses[1::2], body=body)
+    assert abs(report["APD"] / real["APD"] - 1) < 0.2
+    assert report["FID"] < 0.8 and report["recall"] > 0.4 and report["dNN"] > 0
+    assert self_intersection_report(prior.sample(2, generator=generator), body) < 8
+
+
+@pytest.mark.parametrize("part", ["left_leg", "legs", "arms", "trunk"])
+def test_the_best_of_ten_completions_beats_the_mean_pose_clearly(prior: PosePrior, body: BodyModel, poses: Tensor, part: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    ours = completion_report(body, complete(prior, poses[:40], part_missing(part), 10, generator=generator), poses[:40], part)
+    mean = completion_report(body, mean_completion(poses, poses[:40], part), poses[:40], part)
+    assert ours["MPVPE min"] < 0.85 * mean["MPVPE min"] and ours["MPJPE min"] < 0.85 * mean["MPJPE min"]
+
+
+def test_plausibility_of_the_shipped_prior(prior: PosePrior, poses: Tensor) -> None:
+    score = prior.plausibility(poses).score
+    assert 35 < float(score.mean()) < 65
+    broken = poses.clone()
+    broken[:, 9] = -0.8  # left knee bent forwards
+    result = prior.plausibility(broken)
+    assert float((result.score < score).float().mean()) > 0.9
+    assert float((result.per_joint.argmin(1) == 3).float().mean()) > 0.5  # and it says which joint
+
+
+def test_validation_and_the_auxiliary_loss_run(prior: PosePrior, body: BodyModel, poses: Tensor) -> None:
+    report = validate(prior, body, poses, samples=50, completions=4)
+    assert {"loss", "APD", "FID", "left_leg MPJPE"} <= report.keys() and all(value == value for value in report.values())
+    loss = partial(mesh_loss, body)
+    x = prior.normalize(poses[:3])
+    value = loss(prior, poses[:3], x, torch.full((3,), 0.1))
+    assert value.ndim == 0 and 0 < float(value) < 1
+
+
+def test_parts_of_the_surface(body: BodyModel) -> None:
+    sizes = {part: len(part_vertices(body.weights, part)) for part in ("left_leg", "right_leg", "left_arm", "right_arm", "legs", "arms")}
+    assert sizes["left_leg"] == sizes["right_leg"] and sizes["left_arm"] == sizes["right_arm"]
+    assert sizes["legs"] == 2 * sizes["left_leg"] and sizes["arms"] == 2 * sizes["left_arm"]
+    drawn, scored = (set(some(body.weights, "left_arm").tolist()) for some in (part_surface, part_vertices))
+    assert scored < drawn  # what is drawn as missing takes the hand along
+    with pytest.raises(InputError, match="'tail' does not exist"):
+        part_vertices(body.weights, "tail")
