@@ -55,7 +55,7 @@ def load(folder: Path | None, checkpoint: Path | None, count: int, seed: int) ->
     return Data(prior, poses[:half], poses[half:], train.pose_body, note)
 
 
-def sampling(data: Data, seed: int, count: int = 500, steps: tuple[int, ...] = (10, 15, 20), quality: int = 2000) -> str:
+def sampling(data: Data, seed: int, count: int = 500, steps: tuple[int, ...] = (10, 15, 20), quality: int = 3000) -> str:
     """Time and quality of fast samplers beside 1000 steps of Euler–Maruyama."""
     rows, slow = [], 0.0
     for sampler, number in (("euler_maruyama", 1000), *(("dpm++", n) for n in steps), ("ddim", 20)):

@@ -14,9 +14,8 @@ from dposer.body import BodyModel
 from dposer.metrics.poses import apd
 from dposer.metrics.self_intersection import self_intersection
 from dposer.prior.config import DataConfig, ModelConfig, PriorConfig, TrainingConfig
-from dposer.prior.networks import build_network
+from dposer.prior.networks import build_network, build_schedule
 from dposer.prior.normalizer import Normalizer
-from dposer.prior.pose_prior import build_schedule
 from dposer.prior.training import Trainer
 from dposer.viz import render_mesh
 

@@ -23,11 +23,11 @@ from dposer.files import PathLike
 from dposer.prior.checkpoint import Checkpoint, load_checkpoint, save_checkpoint
 from dposer.prior.config import PriorConfig
 from dposer.prior.convert import PUBLISHED_SUFFIXES, convert
-from dposer.prior.networks import build_denoiser, build_network, build_schedule
+from dposer.prior.networks import build_denoiser, build_network
 from dposer.prior.normalizer import Normalizer
 from dposer.prior.plausibility import Calibration, Plausibility, joint_residual
 
-__all__ = ["PosePrior", "Progress", "Weighting", "build_schedule", "slerp"]
+__all__ = ["PosePrior", "Progress", "Weighting", "slerp"]
 
 Weighting = Literal["plain", "sqrt(1+snr)", "sqrt(1+snr^2)"]
 Reduction = Literal["none", "mean", "sum"]
@@ -35,9 +35,10 @@ Form = Literal["residual", "red-diff"]
 Progress = Callable[[int, int], None]
 
 DEFAULT_WEIGHTS = ("pretrained_models", "dposer-open.safetensors")
-_FAST_START, _FAST_ETA = 0.05, 0.85
-"""Where dpm++ begins by default, as α/σ, and its share of noise. Earlier the pose is a twentieth of the noise and less, so that the
-start is the prior's all the same, while errors of ε̂ enter the clean estimate divided by α; noise on the way forgets the rest."""
+_FAST_START, _FAST_END, _FAST_ETA = 0.1, 0.03, 0.7
+"""Where dpm++ begins (α/σ) and ends (σ/α) by default, and its share of noise. At the start the pose is a tenth of the noise: earlier,
+errors of ε̂ enter the clean estimate divided by a smaller α; later than the end there is only noise too small to see. Noise on the
+way forgets errors. The three were set by FID, precision and recall of 20-step samples against training poses."""
 _SAMPLE_CHUNK = 16_384
 _DENSITY_CHUNK = 1024
 
@@ -159,8 +160,8 @@ class PosePrior(nn.Module):
             generator: source of the noise, on any device; same generator, same device, same poses.
             trajectory: also return the state after every step.
             progress: called as ``progress(done, total)`` after every step.
-            options: handed to :func:`dposer.diffusion.samplers.sample` (corrector, snr, eta, t_end, ...); dpm++ starts at
-                α/σ = 0.05 with ``eta`` = 0.85 unless told otherwise.
+            options: handed to :func:`dposer.diffusion.samplers.sample` (corrector, snr, eta, t_end, ...); dpm++ runs from
+                α/σ = 0.1 to σ/α = 0.03 with ``eta`` = 0.7 unless told otherwise.
 
         Returns:
             (n, 63) axis-angle, or ((n, 63), (steps, n, 63)).
@@ -173,7 +174,8 @@ class PosePrior(nn.Module):
         if trajectory and sampler == "ode":
             raise InputError("trajectory: the ode sampler keeps none, expected another sampler, e.g. 'ode_euler'")
         if sampler == "dpm++":
-            options = {"t_start": float(self.schedule.time(math.log(_FAST_START))), "eta": _FAST_ETA, **options}
+            start, end = (float(self.schedule.time(math.log(ratio))) for ratio in (_FAST_START, 1 / _FAST_END))
+            options = {"t_start": start, "t_end": end, "eta": _FAST_ETA, **options}
         sizes = [min(_SAMPLE_CHUNK, n - start) for start in range(0, n, _SAMPLE_CHUNK)]
         parts: list[tuple[Tensor, ...]] = []
         with _checked(ode_sample if sampler == "ode" else sample, options):

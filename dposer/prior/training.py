@@ -19,15 +19,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from dposer.body.rotations import mirror_pose
-from dposer.diffusion.denoiser import Denoiser, Prediction
 from dposer.diffusion.objective import denoising_loss, draw_times
 from dposer.diffusion.schedule import VPSDE, Schedule
 from dposer.errors import InputError
 from dposer.files import load_tensors, save_tensors
 from dposer.prior.config import OptimConfig, PriorConfig
-from dposer.prior.networks import build_network
+from dposer.prior.networks import build_denoiser, build_network, build_schedule
 from dposer.prior.normalizer import Normalizer
-from dposer.prior.pose_prior import PosePrior, build_schedule
+from dposer.prior.pose_prior import PosePrior
 
 logger = logging.getLogger(__name__)
 
@@ -127,8 +126,8 @@ class Trainer:
         training_poses = torch.cat([poses, mirror_pose(poses)]) if config.data.mirror else poses
         self.normalizer = Normalizer.fit(training_poses, config.data).to(self.device)
         self.network = network.to(self.device)
-        predicts: Prediction = "score" if config.training.sde == "vesde" else "noise"
-        self.denoiser = Denoiser(self.network, _training_schedule(config), predicts)
+        self.denoiser = build_denoiser(self.network, config)
+        self.denoiser.schedule = _training_schedule(config)
         self.parameters = [p for p in self.network.parameters() if p.requires_grad]
         self.ema = Ema(self.parameters, config.model.ema_rate)
         self.optimizer = _optimizer(self.parameters, config.optim, self.device)
