@@ -48,7 +48,7 @@ def main(args: Args) -> None:
         "metrics": lambda: speed.metrics(args.seed),
         "rendering": speed.rendering,
         "sampling": lambda: prior.sampling(_data(args), args.seed),
-        "training": lambda: speed.training(),
+        "training": speed.training,
         "generation": lambda: prior.generation(_data(args), args.seed),
         "completion": lambda: prior.completion(_data(args), args.seed),
     }
