@@ -15,12 +15,10 @@ from dposer.data.amass import read_poses
 from dposer.data.processed import read_split
 from dposer.prior import PosePrior
 from dposer.solvers import complete
+from dposer.solvers.completion_scores import completion_scores, mean_completion, nearest_completions
 from dposer.solvers.evaluation import (
     balanced_draw,
-    completion_report,
     generation_report,
-    mean_completion,
-    nearest_completions,
     report_row,
     self_intersection_report,
 )
@@ -114,7 +112,7 @@ def completion(data: Data, seed: int, count: int = 200, hypotheses: int = 10) ->
             candidates["nearest training pose"] = nearest_completions(data.training, poses, part)
             candidates[f"{hypotheses} nearest training poses"] = nearest_completions(data.training, poses, part, hypotheses)
         for name, guesses in candidates.items():
-            report = completion_report(body, guesses, poses, part)
+            report = completion_scores(body, guesses, poses, part).report()
             rows.append([part, *report_row(name, report, list(report), 1)])
     header = ["hidden", "filled in by", *(f"{m} {s}" for m in ("MPVPE", "MPJPE") for s in ("min", "mean", "std"))]
     return f"{count} held-out poses, errors of the hidden part in mm, no alignment.\n\n{markdown(header, rows)}"

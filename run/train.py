@@ -45,6 +45,8 @@ class Args:
     """Parent folder of runs."""
     name: str = ""
     """Run folder below --output; a run of this name is continued. Default: the date and time."""
+    start_from: Path | None = None
+    """Begin a new run with the weights and the normaliser of this prior, e.g. to teach it masks (configs/subvp/open_masked.py)."""
     restore_dir: Path | None = None
     """Continue the run in this folder, whatever its name."""
     sample: int = 1
@@ -68,7 +70,8 @@ def main(args: Args) -> None:
     trainer = Trainer(
         args.config, training.pose_body, folder, subject=training.subject, device=device, auxiliary=lambda *a: mesh_loss(body, *a)
     )
-    trainer.resume()
+    if not trainer.resume() and args.start_from is not None:
+        trainer.start_from(PosePrior.from_pretrained(args.start_from, device))
     if trainer.step >= args.config.training.n_iters:
         raise InputError(f"{folder}: already trained to step {trainer.step}; raise --config.training.n_iters or give a new --name")
     folder.mkdir(parents=True, exist_ok=True)

@@ -44,6 +44,8 @@ class ModelConfig:
     nonlinearity: Literal["swish", "elu", "relu", "lrelu"] = "swish"
     scale_by_sigma: bool = True
     """Divide the output by the descending sigma table; part of the published function."""
+    masked: bool = False
+    """Ours: the network is also told which entries are known and gets them without noise, so that it denoises p(missing | known)."""
     ema_rate: float = 0.9999
     sigma_min: float = 0.01
     sigma_max: float = 50.0
@@ -67,6 +69,8 @@ class TrainingConfig:
     """DDIM steps of the auxiliary loss."""
     shared_times: int = 0
     """Ours: K stratified times a batch, each shared by batch_size / K poses, so that the network embeds only K times; 0 = one a pose."""
+    mask_rate: float = 0.0
+    """Ours: share of the poses of a batch of which some entries are known (needs model.masked)."""
     batch_size: int = 1280
     n_iters: int = 400_001
     log_freq: int = 50

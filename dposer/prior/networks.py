@@ -53,6 +53,9 @@ class ScoreModelFC(nn.Module):
         if config.embedding_type == "fourier":
             self.gauss_proj = GaussianFourierProjection(embedding // 2, config.fourier_scale)
         self.pre_dense = nn.Linear(dim, hidden)
+        if config.masked:
+            self.known_dense = nn.Linear(dim, hidden, bias=False)
+            nn.init.zeros_(self.known_dense.weight)  # a network that learned without masks goes on as it was
         self.pre_dense_t = nn.Linear(embedding, hidden)
         self.pre_gnorm = nn.GroupNorm(_GROUPS, hidden)
         self.shared_time_embed = nn.Sequential(nn.Linear(embedding, embedding))
@@ -64,12 +67,13 @@ class ScoreModelFC(nn.Module):
                 setattr(self, f"b{b}_gnorm{layer}", nn.GroupNorm(_GROUPS, hidden))
         self.post_dense = nn.Linear(hidden, dim)
 
-    def forward(self, x: Tensor, label: Tensor, **ignored: object) -> Tensor:
-        """ε_θ(x, τ).
+    def forward(self, x: Tensor, label: Tensor, known: Tensor | None = None, **ignored: object) -> Tensor:
+        """ε_θ(x, τ), or ε_θ(x, τ, known) if the network is masked.
 
         Args:
-            x: (B, dim).
+            x: (B, dim), clean where known.
             label: (K,) labels τ, K dividing B; sample i has label ⌊i K / B⌋. K = 1 and K = B are the usual cases.
+            known: (B, dim) bool, for masked networks; None: nothing is known.
 
         Returns:
             (B, dim).
@@ -78,15 +82,17 @@ class ScoreModelFC(nn.Module):
             label = label[:1]
         time = self.gauss_proj(label) if self.config.embedding_type == "fourier" else positional_embedding(label, self.config.EMBED_DIM)
         e = self.act(self.shared_time_embed(time))
-        h = self._layer("pre_dense", "pre_gnorm", x, e)
+        told = self.known_dense(known.to(x.dtype)) if known is not None and self.config.masked else None
+        h = self._layer("pre_dense", "pre_gnorm", x, e, told)
         for b in self.blocks:
             inner = self._layer(f"b{b}_dense1", f"b{b}_gnorm1", h, e)
             h = h + self._layer(f"b{b}_dense2", f"b{b}_gnorm2", inner, e)
         out: Tensor = self.post_dense(h)
         return self._scaled(out, label) if self.config.scale_by_sigma else out
 
-    def _layer(self, dense: str, norm: str, x: Tensor, e: Tensor) -> Tensor:
+    def _layer(self, dense: str, norm: str, x: Tensor, e: Tensor, extra: Tensor | None = None) -> Tensor:
         h = _add_per_label(getattr(self, dense)(x), getattr(self, dense + "_t")(e))
+        h = h if extra is None else h + extra
         layer: Tensor = self.dropout(self.act(getattr(self, norm)(h)))
         return layer
 

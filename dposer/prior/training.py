@@ -24,6 +24,7 @@ from dposer.diffusion.schedule import VPSDE, Schedule
 from dposer.errors import InputError
 from dposer.files import load_tensors, save_tensors
 from dposer.prior.config import OptimConfig, PriorConfig
+from dposer.prior.masks import draw_known, masked_loss
 from dposer.prior.networks import build_denoiser, build_network, build_schedule
 from dposer.prior.normalizer import Normalizer
 from dposer.prior.pose_prior import PosePrior
@@ -118,6 +119,7 @@ class Trainer:
         device: torch.device | str = "cpu",
         auxiliary: AuxiliaryLoss | None = None,
     ):
+        _check_masks(config)
         self.config, self.folder, self.device, self.world = config, folder, torch.device(device), World.current()
         self.auxiliary = auxiliary if config.training.auxiliary_loss else None
         with torch.random.fork_rng(devices=[]):
@@ -139,6 +141,22 @@ class Trainer:
         self._last_loss = torch.zeros((), device=self.device)
         self._batch = torch.empty(config.training.batch_size // self.world.size, dtype=torch.long, device=self.device)
         self._graph: torch.cuda.CUDAGraph | None = None
+
+    def start_from(self, prior: PosePrior) -> None:
+        """Begin with the weights and the normaliser of a trained prior, which may lack a mask.
+
+        Raises:
+            InputError: its network has other sizes than the recipe's.
+        """
+        theirs, mine = prior.denoiser.network.state_dict(), self.network.state_dict()
+        wrong = [name for name, tensor in theirs.items() if name not in mine or mine[name].shape != tensor.shape]
+        if wrong or mine.keys() - theirs.keys() - {"known_dense.weight"}:
+            raise InputError(
+                f"the weights to start from: {wrong[0] if wrong else 'layers'} differ from the recipe's; give its model section"
+            )
+        self.network.load_state_dict(theirs, strict=False)
+        torch._foreach_copy_(self.ema.shadow, [p.detach() for p in self.parameters])
+        self.normalizer = prior.normalizer.to(self.device)
 
     def prior(self, averaged: bool = True) -> PosePrior:
         """The current prior in evaluation mode, by default with the averaged weights (a copy)."""
@@ -227,6 +245,8 @@ class Trainer:
         x = self.normalizer.normalize(pose)
         t = self._times(len(x))
         noise = torch.randn_like(x)
+        if settings.mask_rate > 0:
+            return masked_loss(self.denoiser, x, draw_known(len(x), x.shape[1], settings.mask_rate, x.device), t, noise)
         loss = denoising_loss(
             self.denoiser, x, t=t, noise=noise, reduce_mean=settings.reduce_mean, likelihood_weighting=settings.likelihood_weighting
         )
@@ -320,6 +340,14 @@ def _training_schedule(config: PriorConfig) -> Schedule:
     if not isinstance(schedule, VPSDE):
         raise InputError(f"training.sde = '{config.training.sde}' has no discrete loss; use vpsde or vesde, or training.continuous = True")
     return schedule.discretize(config.model.num_scales)
+
+
+def _check_masks(config: PriorConfig) -> None:
+    training = config.training
+    if bool(training.mask_rate) != config.model.masked or not 0 <= training.mask_rate <= 1:
+        raise InputError(f"training.mask_rate = {training.mask_rate} with model.masked = {config.model.masked}: both or neither, rate to 1")
+    if training.mask_rate and (training.auxiliary_loss or training.likelihood_weighting or not training.continuous):
+        raise InputError("training.mask_rate: only the plain continuous loss is defined with masks; leave the other losses off")
 
 
 def _weights(subject: Tensor | None, balance: float) -> Tensor | None:

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor
 
 from dposer.body.model import BodyModel
-from dposer.body.parts import part_joints, part_missing, part_vertices
+from dposer.body.parts import part_missing
 from dposer.data.processed import balanced_indices
 from dposer.diffusion.objective import denoising_loss
 from dposer.metrics.distribution import dnn, fid, precision_recall_density_coverage
-from dposer.metrics.poses import apd, best_of, mean_distance
+from dposer.metrics.poses import apd
 from dposer.metrics.self_intersection import self_intersection
 from dposer.prior.pose_prior import PosePrior, Progress
 from dposer.solvers.completion import complete
+from dposer.solvers.completion_scores import completion_scores
 
 
 @torch.no_grad()
@@ -61,71 +62,6 @@ def joint_positions(body: BodyModel, poses: Tensor, chunk: int = 4096) -> Tensor
     return torch.cat([body(part.to(body.device), vertices=None, joints="body").joints for part in poses.split(chunk)])
 
 
-@torch.no_grad()
-def completion_errors(body: BodyModel, completions: Tensor, poses: Tensor, part: str, chunk: int = 500) -> tuple[Tensor, Tensor]:
-    """Mean distance of the vertices and of the joints of ``part`` to the true ones, in mm, no alignment.
-
-    Args:
-        completions: (N, H, 63); poses: (N, 63) the truth.
-
-    Returns:
-        Vertex and joint errors, each (N, H).
-    """
-    vertices = part_vertices(body.weights, part)
-    joints = part_joints(part).to(body.device)
-
-    def measure(flat: Tensor) -> tuple[Tensor, Tensor]:
-        out = body(flat.to(body.device), vertices=vertices)
-        assert out.vertices is not None
-        return out.vertices, out.joints[:, joints]
-
-    count = completions.shape[1]
-    errors: list[tuple[Tensor, Tensor]] = []
-    for some, truth in zip(completions.split(max(1, chunk // count)), poses.split(max(1, chunk // count)), strict=True):
-        true_vertices, true_joints = measure(truth)
-        guess_vertices, guess_joints = measure(some.flatten(0, 1))
-        errors.append(
-            (
-                mean_distance(guess_vertices.unflatten(0, (-1, count)), true_vertices[:, None]),
-                mean_distance(guess_joints.unflatten(0, (-1, count)), true_joints[:, None]),
-            )
-        )
-    return 1000 * torch.cat([e[0] for e in errors]), 1000 * torch.cat([e[1] for e in errors])
-
-
-def completion_report(body: BodyModel, completions: Tensor, poses: Tensor, part: str) -> dict[str, float]:
-    """Minimum, mean and standard deviation over hypotheses of MPVPE and MPJPE (mm), averaged over poses.
-
-    The minimum is taken for vertices and joints each on its own, as in the published tables.
-    """
-    report: dict[str, float] = {}
-    for name, errors in zip(("MPVPE", "MPJPE"), completion_errors(body, completions, poses, part), strict=True):
-        for statistic, value in best_of(errors)._asdict().items():
-            report[f"{name} {statistic}"] = float(value.mean())
-    return report
-
-
-def nearest_completions(training: Tensor, poses: Tensor, part: str, count: int = 1, chunk: int = 256) -> Tensor:
-    """Baseline: the missing joints of the ``count`` training poses whose known joints are nearest (Euclidean on axis-angle).
-
-    Args:
-        training: (K, 63); poses: (N, 63).
-
-    Returns:
-        (N, count, 63), known joints as given.
-    """
-    hidden = part_missing(part).repeat_interleave(3).to(poses.device)
-    bank = training[:, ~hidden]
-    nearest = torch.cat([torch.cdist(some[:, ~hidden], bank).topk(count, largest=False).indices for some in poses.split(chunk)])
-    return torch.where(hidden, training[nearest], poses[:, None])
-
-
-def mean_completion(training: Tensor, poses: Tensor, part: str) -> Tensor:
-    """Baseline: the missing joints of the mean training pose. Returns (N, 1, 63)."""
-    hidden = part_missing(part).repeat_interleave(3).to(poses.device)
-    return torch.where(hidden, training.mean(0), poses)[:, None]
-
-
 def validate(
     prior: PosePrior,
     body: BodyModel,
@@ -145,8 +81,7 @@ def validate(
     truth = reference[:completions]
     for part in parts:
         guesses = complete(prior, truth, part_missing(part), hypotheses=5, generator=generator)
-        values = completion_report(body, guesses, truth, part)
-        report[f"{part} MPJPE"] = values["MPJPE min"]
+        report[f"{part} MPJPE"] = completion_scores(body, guesses, truth, part).report()["MPJPE min"]
     return report
 
 

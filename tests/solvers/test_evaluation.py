@@ -8,19 +8,14 @@ from torch import Tensor
 
 from dposer.assets import asset
 from dposer.body import BodyModel
-from dposer.body.parts import part_missing, part_surface, part_vertices
+from dposer.body.parts import part_surface, part_vertices
 from dposer.data.amass import read_poses
 from dposer.errors import InputError
 from dposer.prior import PosePrior
-from dposer.solvers import complete
 from dposer.solvers.evaluation import (
     balanced_draw,
-    completion_errors,
-    completion_report,
     generation_report,
-    mean_completion,
     mesh_loss,
-    nearest_completions,
     self_intersection_report,
     validate,
 )
@@ -41,32 +36,6 @@ def poses() -> Tensor:
     return torch.as_tensor(read_poses(asset("examples", "toy_data.npz")))
 
 
-def test_perfect_completions_have_no_error_and_known_joints_none_either(body: BodyModel, poses: Tensor) -> None:
-    vertices, joints = completion_errors(body, poses[:7, None].expand(-1, 3, -1), poses[:7], "legs", chunk=6)
-    assert vertices.shape == joints.shape == (7, 3) and float(vertices.max()) < 1e-3 and float(joints.max()) < 1e-3
-
-
-def test_a_bent_knee_moves_only_the_leg_by_the_length_of_the_shank(body: BodyModel) -> None:
-    truth = torch.zeros(1, 63)
-    bent = truth.clone()
-    bent[0, 9] = torch.pi / 2  # left knee about x
-    _, joints = completion_errors(body, bent[:, None], truth, "left_leg")
-    rest = body.rest_joints()[0]
-    knee, ankle, foot = rest[4], rest[7], rest[10]
-    turned = [2**0.5 * torch.linalg.vector_norm((end - knee)[1:]) for end in (ankle, foot)]
-    assert float(joints) == pytest.approx(1000 * float(sum(turned)) / 4, rel=1e-4)
-    assert float(completion_errors(body, bent[:, None], truth, "arms")[0]) < 1e-3
-
-
-def test_baselines(poses: Tensor) -> None:
-    hidden = part_missing("arms").repeat_interleave(3)
-    nearest = nearest_completions(poses, poses[:5], "arms", count=3)
-    assert torch.equal(nearest[:, 0], poses[:5])  # each pose is its own nearest neighbour
-    filled = mean_completion(poses, poses[:5], "arms")
-    assert torch.equal(filled[:, 0, ~hidden], poses[:5, ~hidden])
-    torch.testing.assert_close(filled[:, 0, hidden], poses.mean(0)[hidden].expand(5, -1))
-
-
 def test_balanced_draws_repeat_with_their_seed(poses: Tensor) -> None:
     subject = torch.arange(500) // 400
     draw = balanced_draw(poses, subject, 200, 1)
@@ -82,14 +51,6 @@ def test_samples_of_the_shipped_prior_are_spread_like_real_poses(prior: PosePrio
     assert abs(report["APD"] / real["APD"] - 1) < 0.2
     assert report["FID"] < 0.8 and report["recall"] > 0.4 and report["dNN"] > 0
     assert self_intersection_report(prior.sample(2, generator=generator), body) < 8
-
-
-@pytest.mark.parametrize("part", ["left_leg", "legs", "arms", "trunk"])
-def test_the_best_of_ten_completions_beats_the_mean_pose_clearly(prior: PosePrior, body: BodyModel, poses: Tensor, part: str) -> None:
-    generator = torch.Generator().manual_seed(0)
-    ours = completion_report(body, complete(prior, poses[:40], part_missing(part), 10, generator=generator), poses[:40], part)
-    mean = completion_report(body, mean_completion(poses, poses[:40], part), poses[:40], part)
-    assert ours["MPVPE min"] < 0.85 * mean["MPVPE min"] and ours["MPJPE min"] < 0.85 * mean["MPJPE min"]
 
 
 def test_plausibility_of_the_shipped_prior(prior: PosePrior, poses: Tensor) -> None:
