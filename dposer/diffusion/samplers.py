@@ -206,7 +206,8 @@ def sample(
         sampler: a key of :data:`PREDICTORS`.
         steps, t_start, t_end, spacing, noise_removal: see :func:`time_nodes`. With ``noise_removal`` the last step runs
             from t_end to clean data and the result is its noise-free mean, else the result is the state at t_end.
-        times: the decreasing times themselves, in place of the five above.
+        times: the times themselves, in place of the five above. Where they rise, noise is added by the forward chain
+            (a path that goes back and forth is RePaint's).
         eta: stochasticity of ddim and dpm++, 0 (deterministic) to 1 (as noisy as the reverse SDE).
         corrector, corrector_steps, snr: "none" or a key of :data:`CORRECTORS`, how often at each time, and its signal-to-noise ratio.
         constrain: x <- constrain(x, t) after every update, t being the time x has then reached (an observation can be
@@ -231,7 +232,9 @@ def sample(
     if times is None:
         nodes = time_nodes(denoiser.schedule, steps, t_start, t_end, spacing, noise_removal)
     else:
-        nodes = _checked(times.double().cpu())
+        nodes = times.double().cpu()
+        if len(nodes) < 2 or bool((nodes.diff() == 0).any()):
+            raise ValueError(f"times {nodes.tolist()[:4]} ..., expected at least two, and no time right after itself")
     lengths = nodes[1:].clamp(min=0) - nodes[:-1]
     if times is None and spacing == "uniform":
         lengths = lengths.mean().expand(len(lengths))  # the reference's constant dt: 1 / steps on the whole interval
@@ -243,6 +246,9 @@ def sample(
     with torch.set_grad_enabled(grad):
         for i in (progress or iter)(range(len(lengths))):
             step = Step(nodes[i], nodes[i + 1], lengths[i])
+            if step.s > step.t:
+                x, run.previous = _renoised(run, x, step), None
+                continue
             for correct in corrections:
                 x = _constrained(correct(run, x, step.t), step.t, constrain)
             shift = guide(x, step.t) if guide else 0
@@ -251,6 +257,12 @@ def sample(
             if trajectory:
                 states.append(x)
     return (x, torch.stack(states)) if trajectory else x
+
+
+def _renoised(run: Run, x: Tensor, step: Step) -> Tensor:
+    """a x + b z, the forward chain from time t to s > t."""
+    a, b = _chain(run.schedule, Step(step.s, step.t, -step.dt))
+    return a * x + b * run.noise_like(x)
 
 
 def time_nodes(

@@ -27,7 +27,7 @@ from dposer.prior.networks import build_denoiser, build_network
 from dposer.prior.normalizer import Normalizer
 from dposer.prior.plausibility import Calibration, Plausibility, joint_residual
 
-__all__ = ["PosePrior", "Progress", "Weighting", "slerp"]
+__all__ = ["PosePrior", "Progress", "Weighting", "slerp", "watched"]
 
 Weighting = Literal["plain", "sqrt(1+snr)", "sqrt(1+snr^2)"]
 Reduction = Literal["none", "mean", "sum"]
@@ -135,6 +135,24 @@ class PosePrior(nn.Module):
         """Normalised (..., D) → axis-angle (..., 63). Differentiable."""
         return self.normalizer.denormalize(x)
 
+    @property
+    def masked(self) -> bool:
+        """Whether the network was trained with masks, so that it also knows p(missing | known)."""
+        return self.config.model.masked
+
+    def fast_window(self) -> dict[str, float]:
+        """``t_start`` and ``t_end`` of samplers with few steps: from α/σ = 0.1 to σ/α = 0.03."""
+        start, end = (float(self.schedule.time(math.log(ratio))) for ratio in (_FAST_START, 1 / _FAST_END))
+        return {"t_start": start, "t_end": end}
+
+    @contextlib.contextmanager
+    def checked_sampling(self, sampler: str, options: dict[str, Any], function: Callable[..., Any] = sample) -> Iterator[dict[str, Any]]:
+        """Yield ``options`` with this prior's defaults for ``sampler``; what it or ``function`` refuses becomes an InputError."""
+        if sampler == "dpm++":
+            options = {**self.fast_window(), "eta": _FAST_ETA, **options}
+        with _checked(options, ode_sample if sampler == "ode" else sample, function):
+            yield options
+
     def expand_joints(self, joints: Tensor) -> Tensor:
         """A value per joint (..., 21) repeated for every normalised dimension of that joint, (..., D)."""
         return joints.repeat_interleave(self.dim // 21, dim=-1)
@@ -173,18 +191,15 @@ class PosePrior(nn.Module):
             raise InputError(f"n = {n}, expected at least 1 sample")
         if trajectory and sampler == "ode":
             raise InputError("trajectory: the ode sampler keeps none, expected another sampler, e.g. 'ode_euler'")
-        if sampler == "dpm++":
-            start, end = (float(self.schedule.time(math.log(ratio))) for ratio in (_FAST_START, 1 / _FAST_END))
-            options = {"t_start": start, "t_end": end, "eta": _FAST_ETA, **options}
         sizes = [min(_SAMPLE_CHUNK, n - start) for start in range(0, n, _SAMPLE_CHUNK)]
         parts: list[tuple[Tensor, ...]] = []
-        with _checked(ode_sample if sampler == "ode" else sample, options):
+        with self.checked_sampling(sampler, options) as options:
             for i, size in enumerate(sizes):
                 z = self.schedule.sample_prior((size, self.dim), generator, self.device, self.dtype)
                 if sampler == "ode":
                     parts.append((ode_sample(self.denoiser, z, **options)[0],))
                     continue
-                watch = None if progress is None else _watch(progress, i, len(sizes))
+                watch = None if progress is None else watched(progress, i, len(sizes))
                 result = sample(
                     self.denoiser, z, sampler=sampler, steps=steps, generator=generator, trajectory=trajectory, progress=watch, **options
                 )
@@ -195,7 +210,7 @@ class PosePrior(nn.Module):
     @torch.no_grad()
     def encode(self, pose: Tensor, **options: Any) -> Tensor:
         """Latents of poses by the probability-flow ODE: (batch, 63) → (batch, D), about N(0, I) where p(pose) is right."""
-        with _checked(ode_encode, options):
+        with _checked(options, ode_encode):
             return ode_encode(self.denoiser, self.normalize(self._pose(pose)), **options)[0]
 
     @torch.no_grad()
@@ -203,7 +218,7 @@ class PosePrior(nn.Module):
         """Inverse of :meth:`encode`: (batch, D) → (batch, 63)."""
         if latent.ndim != 2 or latent.shape[1] != self.dim or len(latent) == 0:
             raise InputError(f"latent: shape {tuple(latent.shape)}, expected (batch, {self.dim})")
-        with _checked(ode_sample, options):
+        with _checked(options, ode_sample):
             return self.denormalize(ode_sample(self.denoiser, latent.to(self.device, self.dtype), **options)[0])
 
     def interpolate(self, poses: Tensor, frames: int = 60, latents: Tensor | None = None) -> Tensor:
@@ -372,7 +387,7 @@ class PosePrior(nn.Module):
     @torch.no_grad()
     def _log_prob_normalized(self, pose: Tensor, generator: torch.Generator | None, options: dict[str, Any]) -> Tensor:
         x = self.normalize(self._pose(pose))
-        with _checked(log_likelihood, options):
+        with _checked(options, log_likelihood):
             parts = [log_likelihood(self.denoiser, some, generator=generator, **options)[0] for some in x.split(_DENSITY_CHUNK)]
         return torch.cat(parts)
 
@@ -441,7 +456,7 @@ def _reduce(values: Tensor, reduction: Reduction) -> Tensor:
     raise InputError(f"reduction = {reduction!r}, expected 'none', 'mean' or 'sum'")
 
 
-def _watch(progress: Progress, chunk: int, chunks: int) -> Callable[[Iterable[int]], Iterable[int]]:
+def watched(progress: Progress, chunk: int, chunks: int) -> Callable[[Iterable[int]], Iterable[int]]:
     """The sampler wraps its range of steps; here progress is (done, total) over all chunks."""
 
     def wrap(steps: Iterable[int]) -> Iterator[int]:
@@ -454,9 +469,9 @@ def _watch(progress: Progress, chunk: int, chunks: int) -> Callable[[Iterable[in
 
 
 @contextlib.contextmanager
-def _checked(function: Callable[..., Any], options: dict[str, Any]) -> Iterator[None]:
-    """Options come from the caller, so that those which ``function`` does not know, or refuses, are bad input."""
-    known = {p.name for p in inspect.signature(function).parameters.values() if p.kind is not p.VAR_KEYWORD}
+def _checked(options: dict[str, Any], *functions: Callable[..., Any]) -> Iterator[None]:
+    """Options come from the caller, so that those which no function knows, or one refuses, are bad input."""
+    known = {p.name for f in functions for p in inspect.signature(f).parameters.values() if p.kind is not p.VAR_KEYWORD}
     if unknown := sorted(set(options) - known):
         raise InputError(f"unknown option {', '.join(unknown)}, expected one of {', '.join(sorted(known))}")
     try:

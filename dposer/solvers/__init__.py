@@ -1,5 +1,12 @@
 """Prior + body + measurement → answer."""
 
-from dposer.solvers.completion import CompletionSettings, complete
+from dposer.solvers.completion import (
+    COMPLETION_PRESETS,
+    CompletionSettings,
+    SamplingSettings,
+    complete,
+    completion_preset,
+    sampling_settings,
+)
 
-__all__ = ["CompletionSettings", "complete"]
+__all__ = ["COMPLETION_PRESETS", "CompletionSettings", "SamplingSettings", "complete", "completion_preset", "sampling_settings"]
