@@ -7,7 +7,6 @@ With a processed data set (`python -m run.prepare_data`) the prior is scored on 
 Gaussian fitted to the training poses, and two ways of filling in missing joints.
 """
 
-import platform
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +17,9 @@ import torch
 from benchmarks import prior, speed
 from dposer.files import save_bytes
 from run._cli import cli
+from run._report import machine
 
-Section = Literal["kinematics", "metrics", "rendering", "sampling", "training", "generation", "completion"]
+Section = Literal["kinematics", "metrics", "large_metrics", "rendering", "sampling", "training", "solver", "generation", "completion"]
 
 
 @dataclass
@@ -46,15 +46,17 @@ def main(args: Args) -> None:
     sections: dict[str, Callable[[], str]] = {
         "kinematics": speed.kinematics,
         "metrics": lambda: speed.metrics(args.seed),
+        "large_metrics": lambda: speed.large_metrics(args.seed),
         "rendering": speed.rendering,
         "sampling": lambda: prior.sampling(_data(args), args.seed),
         "training": speed.training,
+        "solver": lambda: prior.solver_speed(_data(args), args.seed),
         "generation": lambda: prior.generation(_data(args), args.seed),
         "completion": lambda: prior.completion(_data(args), args.seed),
     }
-    pages = [f"# Measurements\n\nMade by `python -m benchmarks`. Machine: {_machine()}.\n"]
+    pages = [f"# Measurements\n\nMade by `python -m benchmarks`. Machine: {machine()}.\n"]
     for name in args.only or sections:
-        pages.append(f"## {name.capitalize()}\n\n{sections[name]()}\n")
+        pages.append(f"## {name.replace('_', ' ').capitalize()}\n\n{sections[name]()}\n")
         print(pages[-1], flush=True)
     if args.output is not None:
         save_bytes(args.output, "\n".join(pages).encode())
@@ -63,16 +65,6 @@ def main(args: Args) -> None:
 def _data(args: Args) -> prior.Data:
     folder = args.dataset_folder / args.version if args.dataset_folder else None
     return prior.load(folder, args.ckpt_path, args.poses, args.seed)
-
-
-def _machine() -> str:
-    model = next((line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.processor())
-    return f"{model}, {torch.get_num_threads()} threads, Python {platform.python_version()}, torch {torch.__version__}"
-
-
-def _cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.is_file() else []
 
 
 if __name__ == "__main__":

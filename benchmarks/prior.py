@@ -1,5 +1,6 @@
 """How good: samples and completions of the prior beside real poses and simple baselines, on held-out subjects."""
 
+import copy
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,23 +8,26 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from benchmarks.timing import markdown, milliseconds
+from benchmarks.timing import compared, milliseconds, seconds
 from dposer.assets import asset
 from dposer.body import BodyModel
 from dposer.body.parts import part_missing
 from dposer.data.amass import read_poses
 from dposer.data.processed import read_split
 from dposer.prior import PosePrior
-from dposer.solvers import complete
+from dposer.solvers import complete, completion_preset
 from dposer.solvers.completion_scores import completion_scores, mean_completion, nearest_completions
-from dposer.solvers.evaluation import (
+from dposer.solvers.generation_scores import (
+    FIGURES,
+    UNITS,
+    Reference,
     balanced_draw,
+    gaussian_samples,
+    generation_figures,
     generation_report,
-    report_row,
-    self_intersection_report,
 )
-
-KEYS = ("APD", "FID", "precision", "recall", "dNN", "SI", "bits/dim")
+from dposer.solvers.tradeoff import PARTS
+from run._report import figures_row, headed, markdown
 
 
 @dataclass(frozen=True)
@@ -31,10 +35,7 @@ class Data:
     """A prior and the poses it is measured on."""
 
     prior: PosePrior
-    held_out: Tensor
-    """(N, 63) reference poses of held-out subjects."""
-    other: Tensor
-    """(N, 63) more of them, disjoint from ``held_out``: what real poses score."""
+    reference: Reference
     training: Tensor | None
     note: str
 
@@ -44,13 +45,12 @@ def load(folder: Path | None, checkpoint: Path | None, count: int, seed: int) ->
     prior = PosePrior.from_pretrained(checkpoint)
     if folder is None:
         poses = torch.as_tensor(read_poses(asset("examples", "toy_data.npz")))
-        return Data(prior, poses[::2], poses[1::2], None, f"{len(poses)} example poses")
+        reference = Reference.split(poses, seed=seed)
+        return Data(prior, reference, None, f"{len(reference.poses)} example poses")
     test, train = read_split(folder, "test"), read_split(folder, "train")
-    poses = balanced_draw(test.pose_body, test.subject, 16 * count, seed).unique(dim=0)
-    poses = poses[torch.randperm(len(poses), generator=torch.Generator().manual_seed(seed))]
-    half = len(poses) // 2
-    note = f"{half} poses of held-out subjects, each subject alike; {len(train)} training poses"
-    return Data(prior, poses[:half], poses[half:], train.pose_body, note)
+    reference = Reference.split(test.pose_body, test.subject, 8 * count, seed)
+    note = f"{len(reference.poses)} poses of held-out subjects, each subject alike; {len(train)} training poses"
+    return Data(prior, reference, train.pose_body, note)
 
 
 def sampling(data: Data, seed: int, count: int = 500, steps: tuple[int, ...] = (10, 15, 20), quality: int = 3000) -> str:
@@ -63,56 +63,99 @@ def sampling(data: Data, seed: int, count: int = 500, steps: tuple[int, ...] = (
         data.prior.sample(count, steps=number, sampler=sampler, generator=generator)
         duration = time.perf_counter() - start
         slow = slow or duration
-        report = generation_report(data.prior.sample(quality, steps=number, sampler=sampler, generator=generator), data.held_out)
-        values = [f"{report[key]:.3f}" for key in ("APD", "FID", "precision", "recall")]
-        rows.append([f"{sampler}, {number} steps", milliseconds(duration), f"{slow / duration:.1f}×", *values])
-    header = ["sampler", f"time of {count}", "ratio", "APD cm", "FID", "precision", "recall"]
+        samples = data.prior.sample(quality, steps=number, sampler=sampler, generator=generator)
+        figures = figures_row(f"{sampler}, {number} steps", generation_report(samples, data.reference.poses), FIGURES[:4])
+        rows.append([figures[0], milliseconds(duration), f"{slow / duration:.1f}×", *figures[1:]])
+    header = ["sampler", f"time of {count}", "ratio", *headed(FIGURES[:4], UNITS)]
     return f"Quality of {quality} samples against {data.note}.\n\n{markdown(header, rows)}"
 
 
-def generation(data: Data, seed: int, count: int = 500) -> str:
+def generation(data: Data, seed: int, count: int = 2000) -> str:
     """Samples beside real poses and a Gaussian fitted to the training poses."""
     generator = torch.Generator().manual_seed(seed)
     body = BodyModel()
     candidates = {
-        "real held-out poses": data.other[: 4 * count],
-        "prior, DPM-Solver++ 20 steps": data.prior.sample(4 * count, generator=generator),
+        "real held-out poses": data.reference.others[:count],
+        "prior, DPM-Solver++ 20 steps": data.prior.sample(count, generator=generator),
     }
     if data.training is not None:
-        candidates["real training poses"] = data.training[torch.randperm(len(data.training), generator=generator)[: 4 * count]]
-        candidates["Gaussian of the training poses"] = _gaussian(data.training, 4 * count, generator)
+        candidates["real training poses"] = balanced_draw(data.training, None, count, seed)
+        candidates["Gaussian of the training poses"] = gaussian_samples(data.training, count, generator)
     rows = []
     for name, poses in candidates.items():
-        report = generation_report(poses, data.held_out, data.training, body)
-        report["SI"] = self_intersection_report(poses[:50], body)
-        if name.startswith(("real", "Gaussian")):
-            report["bits/dim"] = float(data.prior.bits_per_dim(poses[:50]).mean())
-        rows.append(report_row(name, report, KEYS))
-    note = f"{4 * count} poses each against {data.note}; SI of 50, bits/dim (under the prior) of 50."
-    return f"{note}\n\n{markdown(['poses', 'APD cm', 'FID', 'precision', 'recall', 'dNN rad', 'SI %', 'bits/dim'], rows)}"
-
-
-def _gaussian(poses: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    mean, covariance = poses.double().mean(0), poses.double().T.cov()
-    values, vectors = torch.linalg.eigh(covariance)
-    z = torch.randn(count, len(mean), generator=generator, dtype=torch.float64)
-    return (mean + (z * values.clamp(min=0).sqrt()) @ vectors.T).float()
+        under = data.prior if name.startswith("real") else None
+        figures = generation_figures(poses, data.reference, body=body, training=data.training, prior=under)
+        rows.append(figures_row(name, figures, FIGURES))
+    note = f"{count} poses each at most, against {data.note}; APD of 500, SI of 50, bits/dim (under the prior) of 100."
+    return f"{note}\n\n{markdown(['poses', *headed(FIGURES, UNITS)], rows)}"
 
 
 def completion(data: Data, seed: int, count: int = 200, hypotheses: int = 10) -> str:
-    """The missing part of held-out poses: the solver beside filling in mean and nearest training poses."""
+    """The missing part of held-out poses: the solvers beside filling in mean and nearest training poses."""
     body = BodyModel()
-    poses = data.other[:count]
+    poses = data.reference.others[:count]
     rows = []
-    for part in ("left_leg", "legs", "arms", "trunk"):
-        generator = torch.Generator().manual_seed(seed)
-        candidates = {f"DPoser, {hypotheses} hypotheses": complete(data.prior, poses, part_missing(part), hypotheses, generator=generator)}
+    keys: list[str] = []
+    for part in PARTS:
+        candidates = {}
+        for mode in ("posterior", "DPoser"):
+            generator = torch.Generator().manual_seed(seed)
+            guesses = complete(data.prior, poses, part_missing(part), hypotheses, mode=mode, generator=generator)
+            candidates[f"{mode}, {hypotheses} hypotheses"] = guesses
         if data.training is not None:
             candidates["mean training pose"] = mean_completion(data.training, poses, part)
             candidates["nearest training pose"] = nearest_completions(data.training, poses, part)
             candidates[f"{hypotheses} nearest training poses"] = nearest_completions(data.training, poses, part, hypotheses)
         for name, guesses in candidates.items():
             report = completion_scores(body, guesses, poses, part).report()
-            rows.append([part, *report_row(name, report, list(report), 1)])
-    header = ["hidden", "filled in by", *(f"{m} {s}" for m in ("MPVPE", "MPJPE") for s in ("min", "mean", "std"))]
-    return f"{count} held-out poses, errors of the hidden part in mm, no alignment.\n\n{markdown(header, rows)}"
+            keys = list(report)
+            rows.append([part, *figures_row(name, report, keys, 1)])
+    note = f"{len(poses)} held-out poses, errors of the hidden part in mm, no alignment; APD between hypotheses in cm."
+    return f"{note}\n\n{markdown(['hidden', 'filled in by', *keys], rows)}"
+
+
+def solver_speed(data: Data, seed: int, count: int = 50, hypotheses: int = 10, part: str = "left_leg") -> str:
+    """DPoser's optimiser for all hypotheses at once, beside one hypothesis after the other as the original runs it."""
+    body, poses, hidden = BodyModel(), data.reference.poses[:count], part_missing(part)
+    found: dict[str, Tensor] = {}
+
+    def ours() -> None:
+        generator = torch.Generator().manual_seed(seed)
+        found["ours"] = complete(data.prior, poses, hidden, hypotheses, "DPoser", generator, completion_preset("v1"))
+
+    def theirs() -> None:
+        found["theirs"] = _one_after_the_other(data.prior, poses, hidden, hypotheses, torch.Generator().manual_seed(seed))
+
+    rows = [(f"{hypotheses} hypotheses of {len(poses)} poses", seconds(ours, 1), seconds(theirs, 1, 0))]
+    errors = [completion_scores(body, found[name], poses, part).report()["MPVPE min"] for name in ("ours", "theirs")]
+    return (
+        f"{compared(rows, ours='in one batch', theirs='one after the other')}\n\n"
+        f"The first release's evaluation settings, {part}; MPVPE min {errors[0]:.1f} mm and {errors[1]:.1f} mm."
+    )
+
+
+def _one_after_the_other(prior: PosePrior, poses: Tensor, hidden: Tensor, hypotheses: int, generator: torch.Generator) -> Tensor:
+    """The original's way: for each hypothesis a fresh Adam, and in each step the graphs of the network, thrown away, and of the loss."""
+    settings = completion_preset("v1")
+    denoiser = copy.deepcopy(prior.denoiser).requires_grad_(True)
+    known = ~hidden.repeat_interleave(3)
+    y = prior.normalize(poses)
+    noisy = torch.where(known, y, torch.randn(y.shape, generator=generator))
+    times = settings.time.times(settings.outer_steps * settings.inner_steps)
+    found = []
+    for _ in range(hypotheses):
+        x = noisy.clone().requires_grad_(True)
+        optimizer = torch.optim.Adam([x], settings.lr, settings.betas)
+        for step, t in enumerate(times.tolist()):
+            outer = 1 + step // settings.inner_steps
+            denoiser.eval()
+            x_t = prior.schedule.perturb(x, t, torch.randn(x.shape, generator=generator))
+            clean = denoiser.clean(x_t, t).detach()
+            weight = 0.5 * torch.sqrt(1 + prior.schedule.log_snr(t).exp())
+            loss = settings.data_weight / outer * torch.mean((known * (x - y)) ** 2)
+            loss = loss + settings.prior_weight * outer * torch.mean(weight * (x - clean) ** 2)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        found.append(torch.where(known, y, x.detach()))
+    return prior.denormalize(torch.stack(found, 1))

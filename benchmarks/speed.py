@@ -2,15 +2,19 @@
 
 import copy
 import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from benchmarks.timing import compared, markdown, milliseconds, seconds
+from benchmarks.timing import compared, milliseconds, seconds
 from dposer.body import BodyModel
+from dposer.metrics.distribution import dnn, fid, precision_recall_density_coverage
 from dposer.metrics.poses import apd
 from dposer.metrics.self_intersection import self_intersection
 from dposer.prior.config import DataConfig, ModelConfig, PriorConfig, TrainingConfig
@@ -18,6 +22,7 @@ from dposer.prior.networks import build_network, build_schedule
 from dposer.prior.normalizer import Normalizer
 from dposer.prior.training import Trainer
 from dposer.viz import render_mesh
+from run._report import markdown
 
 
 def kinematics(batch: int = 60) -> str:
@@ -81,6 +86,31 @@ def metrics(seed: int, count: int = 500) -> str:
     one = seconds(lambda: self_intersection(mesh, body.faces), 3)
     table = compared([(f"APD of {count} poses", seconds(lambda: apd(joints)), seconds(pair_loop, 1, 0))])
     return f"{table}\n\nSelf-intersection of one mesh of {len(body.faces)} faces: {milliseconds(one)}."
+
+
+def large_metrics(seed: int, samples: int = 50_000, reference: int = 10_000, training: int = 100_000) -> str:
+    """The published number of samples, each figure in a process of its own, whose whole memory is what is told."""
+    rows = []
+    for name in ("nothing", "FID", "precision to coverage", "dNN"):
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:  # a process's peak never falls, hence one each
+            duration, memory = pool.submit(_large_metric, name, seed, samples, reference, training).result()
+        rows.append([name, milliseconds(duration), f"{memory:.2f} GB"])
+    sizes = f"{samples} samples, {reference} reference poses, {training} training poses"
+    return f"{sizes}.\n\n{markdown(['figure', 'time', 'peak memory of the process'], rows)}"
+
+
+def _large_metric(name: str, seed: int, samples: int, reference: int, training: int) -> tuple[float, float]:
+    import resource
+
+    y, x, bank = (0.3 * torch.randn(n, 63, generator=torch.Generator().manual_seed(seed + n)) for n in (samples, reference, training))
+    start = time.perf_counter()
+    if name == "FID":
+        fid(y, x)
+    elif name == "dNN":
+        dnn(y, bank)
+    elif name != "nothing":
+        precision_recall_density_coverage(y, x)
+    return time.perf_counter() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
 
 
 def rendering() -> str:

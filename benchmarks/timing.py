@@ -1,9 +1,11 @@
-"""Timing and Markdown tables."""
+"""Timing, and tables of it."""
 
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
+
+from run._report import markdown
 
 
 def seconds(function: Callable[[], Any], repeats: int = 5, warm_up: int = 1) -> float:
@@ -21,12 +23,6 @@ def seconds(function: Callable[[], Any], repeats: int = 5, warm_up: int = 1) -> 
 def milliseconds(value: float) -> str:
     """A duration as text."""
     return f"{1000 * value:.2f} ms" if value < 1 else f"{value:.2f} s"
-
-
-def markdown(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A Markdown table."""
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(str(cell) for cell in line) + " |" for line in lines)
 
 
 def compared(rows: Sequence[tuple[str, float, float]], ours: str = "ours", theirs: str = "the original's way") -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dposer.data.processed import read_split
 from dposer.files import save_npz
-from dposer.solvers.evaluation import balanced_draw
+from dposer.solvers.generation_scores import balanced_draw
 from run._cli import cli, table
 
 

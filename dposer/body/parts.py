@@ -5,6 +5,8 @@ one joint. The same rule is applied here to the skinning weights of whatever bod
 body file. Source of the part → segment table: DPoser (arXiv 2312.05541), released code.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -49,13 +51,32 @@ def part_vertices(weights: Tensor, part: str) -> Tensor:
     return torch.isin(owner, segments).nonzero()[:, 0]
 
 
-def part_surface(weights: Tensor, part: str) -> Tensor:
-    """Indices of all vertices that move with the joints of ``part`` first of all, fingers with their wrist: what to draw as missing."""
-    joints = set(part_joints(part).tolist())
-    for joint, parent in enumerate(SMPLX_PARENTS[: weights.shape[1]]):
-        if parent in joints and joint >= len(BODY_JOINTS) + 1:
-            joints.add(joint)
-    return torch.isin(weights.argmax(dim=1), torch.tensor(sorted(joints), device=weights.device)).nonzero()[:, 0]
+def body_weights(weights: Tensor, parents: Sequence[int]) -> Tensor:
+    """Skinning weights (V, J) with those of fingers, jaw and eyes given to the body joint that carries them: (V, 22)."""
+    carrier = list(range(len(BODY_JOINTS) + 1))
+    for parent in parents[len(carrier) :]:
+        carrier.append(carrier[parent])
+    merged = weights.new_zeros(len(weights), len(BODY_JOINTS) + 1)
+    return merged.index_add(1, torch.tensor(carrier, device=weights.device), weights)
+
+
+def part_surface(weights: Tensor, missing: str | Tensor, parents: Sequence[int] = SMPLX_PARENTS) -> Tensor:
+    """Indices of all vertices moved first of all by joints of which an axis is missing, hands with their wrist: what to draw as missing.
+
+    Args:
+        weights: (V, J) skinning weights.
+        missing: a part of the body, or a mask (21,) or (63,) bool.
+        parents: parent of each of the J joints, where they are not SMPL-X's.
+
+    Raises:
+        InputError: an unknown part, or another shape.
+    """
+    joints = part_missing(missing) if isinstance(missing, str) else missing
+    if joints.shape not in ((21,), (63,)):
+        raise InputError(f"missing: shape {tuple(joints.shape)}, expected (21,) or (63,)")
+    joints = joints.to(weights.device, torch.bool).view(21, -1).any(1)
+    owner = body_weights(weights, parents).argmax(1)
+    return (joints[owner - 1] & (owner > 0)).nonzero()[:, 0]
 
 
 def _known(part: str) -> str:

@@ -48,7 +48,8 @@ class CompletionSettings:
     fresh_start: bool = True
     """Each hypothesis starts from its own noise; the releases start them all from the same."""
     reference: bool = False
-    """The second release's "improved baseline": the residual is taken relative to that of the start under the same noise."""
+    """The second release's "improved baseline": the residual is taken relative to that, under the same noise, of a pose whose missing
+    entries are noise."""
     write_back: bool = True
     """Known entries are returned as given; False returns them as optimised, as the first release's demo does."""
 
@@ -65,7 +66,7 @@ class SamplingSettings:
     candidates: int = 1
     """Samples drawn for each hypothesis that is returned; of more than one, those are returned that stand best for all,
     see :func:`dposer.solvers.representatives.representatives`. 1 returns independent samples."""
-    centrality: float = 0.5
+    centrality: float = 0.4
     """What the mean error counts beside the minimum when hypotheses are chosen among candidates."""
 
 
@@ -205,8 +206,7 @@ def _optimise(
     y, keep = task.value, task.known
     total = settings.outer_steps * settings.inner_steps
     times = settings.time.times(total, generator).tolist()
-    start = task.write(_start(y, hypotheses, settings, generator))
-    x = start.clone().requires_grad_(True)
+    x = task.write(_start(y, hypotheses, settings, generator)).requires_grad_(True)
     optimizer = torch.optim.Adam([x], lr=settings.lr, betas=settings.betas, fused=True)
     options: dict[str, Any] = {"steps": settings.denoise_steps, "t_end": settings.denoise_end, "weighting": settings.weighting}
     for step in (watch or iter)(range(total)):
@@ -215,7 +215,8 @@ def _optimise(
         noise = torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype)
         pull = prior.loss_gradient(x, times[step], noise, **options)
         if settings.reference:
-            pull = pull - prior.loss_gradient(start, times[step], noise, **options)
+            reference = task.write(torch.randn(x.shape, generator=generator, device=x.device, dtype=x.dtype))
+            pull = pull - prior.loss_gradient(reference, times[step], noise, **options)
         x.grad = (data * 2 * keep * (x - y) + regulariser * pull) / x.shape[-1]
         optimizer.step()
     return task.write(x) if settings.write_back else x.detach()

@@ -69,7 +69,7 @@ def render_mesh(
     view: str = "front",
     size: tuple[int, int] = SIZE,
     distance: float = DISTANCE,
-    fit: bool = False,
+    fit: bool | np.ndarray = False,
     centre: np.ndarray | None = None,
     renderer: str = "auto",
     colour: Colour = CLAY,
@@ -90,7 +90,9 @@ def render_mesh(
         faces: (F, 3) vertex indices, counter-clockwise seen from outside.
         view: see :func:`view_rotation`; one view for all N.
         size: (h, w).
-        fit: slide the picture, then step back from ``distance``, no farther than it takes for all of every mesh to be in it.
+        fit: slide the picture, then step back from ``distance``, no farther than it takes for all of every mesh to be in it. Or
+            points (M, 3) of which this shall hold instead, such as all that a film shows: then every picture of it, drawn about
+            one ``centre``, has the same camera.
         centre: (3,) or (N, 3) point to turn about and look at; by default each mesh's mean vertex, which on a body with a fine
             face lies high. One centre for a whole motion lets the person move through the picture.
         renderer: one of :data:`RENDERERS`.
@@ -109,12 +111,13 @@ def render_mesh(
     colours = _rgb(colour, "colour") if vertex_colours is None else checked_colours(vertices, vertex_colours)
     backdrop = _plain(background, size)
     middle = vertices.mean(-2) if centre is None else _point(centre, vertices)
-    turned = (vertices - middle[..., None, :]) @ view_rotation(view, generator).T
+    rotation = view_rotation(view, generator)
     scale = np.array(size) / SIZE
     intrinsics = _intrinsics(FOCAL * scale.min(), (CENTRE[0] * scale[1], CENTRE[1] * scale[0]))
-    ahead = turned * (1, -1, -1)  # from the demo camera's frame to x right, y down, z away
-    if fit and ahead.size:
-        intrinsics, distance = fit_camera(ahead, intrinsics, size, distance)
+    ahead = _ahead(vertices, middle, rotation)
+    framed = _ahead(_points(fit), middle, rotation) if isinstance(fit, np.ndarray) else ahead if fit else ahead[:0]
+    if framed.size:
+        intrinsics, distance = fit_camera(framed, intrinsics, size, distance)
     return _draw(ahead + (0, 0, distance), faces, intrinsics, backdrop, renderer, colours)
 
 
@@ -260,6 +263,17 @@ def _plain(background: Colour, size: tuple[int, int] | None) -> np.ndarray:
     if len(shape) != 2 or min(shape) < 1 or any(side != int(side) for side in shape):
         raise InputError(f"size: found {size}, expected two positive whole numbers (h, w)")
     return np.broadcast_to(_rgb(background, "background"), (*shape, 3))
+
+
+def _ahead(points: np.ndarray, middle: np.ndarray, rotation: np.ndarray) -> np.ndarray:
+    """Points about ``middle`` in the demo camera's frame, turned to x right, y down, z away."""
+    return (points - middle[..., None, :]) @ rotation.T * (1, -1, -1)
+
+
+def _points(fit: np.ndarray) -> np.ndarray:
+    if fit.ndim != 2 or fit.shape[1] != 3:
+        raise InputError(f"fit: shape {fit.shape}, expected True, False or points (M, 3)")
+    return finite(fit, "fit")
 
 
 def _point(centre: np.ndarray, vertices: np.ndarray) -> np.ndarray:

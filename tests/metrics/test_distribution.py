@@ -81,6 +81,17 @@ def test_prdc_is_its_definition(seed: int, n: int, m: int, k: int, chunk: int) -
     np.testing.assert_allclose(found, _naive_prdc(samples, reference, k))
 
 
+@pytest.mark.parametrize("chunk", [3, 64, None])
+def test_prdc_of_near_duplicates_in_chunks_is_its_definition(chunk: int | None) -> None:
+    # Frames of a motion: far from the origin, a thousandth apart, which float32 products of coordinates would lose.
+    reference = 3 + 1e-3 * _normal(120, 63, seed=2)
+    samples = reference[:90] + np.linspace(0, 2e-3, 90)[:, None] * _normal(90, 63, seed=3)
+    found = precision_recall_density_coverage(samples.astype(np.float32), reference.astype(np.float32), chunk=chunk)
+    expected = _naive_prdc(samples.astype(np.float32).astype(float), reference.astype(np.float32).astype(float), 3)
+    np.testing.assert_allclose(found, expected)
+    assert 0 < found.precision < 1 and 0 < found.recall < 1
+
+
 def test_prdc_extremes() -> None:
     x = _normal(100, 63)
     same = precision_recall_density_coverage(x, x)
@@ -144,6 +155,8 @@ def test_bad_sets_are_named() -> None:
         lambda: dnn(good[:0], good),
         lambda: precision_recall_density_coverage(good[:3], good),
         lambda: precision_recall_density_coverage(good, good, k=0),
+        lambda: precision_recall_density_coverage(good, good, chunk=0),
+        lambda: dnn(good, good, chunk=0),
         lambda: frechet_distance(np.zeros(3), np.eye(3), np.zeros(2), np.eye(2)),
     ):
         with pytest.raises(InputError, match="expected") as error:

@@ -74,10 +74,10 @@ def test_equals_exact_brute_force_on_random_soups(seed: int, vertices: int, face
 
 
 @settings(max_examples=4, deadline=None)
-@given(seed=st.integers(0, 2**31), depth=st.floats(0.3, 1.2))
+@given(seed=st.integers(0, 2**31), depth=st.floats(0.3, 0.9))
 def test_equals_exact_brute_force_on_crossing_solids(seed: int, depth: float) -> None:
     turn = Rotation.random(rng=np.random.default_rng(seed)).as_matrix()
-    one, other = trimesh.creation.icosphere(0), trimesh.creation.box((1.5, 0.6, 0.6))
+    one, other = trimesh.creation.icosphere(0), trimesh.creation.box((2.4, 0.6, 0.6))
     v, f = _combine(one, other)
     v[len(one.vertices) :] = v[len(one.vertices) :] @ turn.T + [depth, 0.03, 0.01]
     expected = _brute_force(v, f)

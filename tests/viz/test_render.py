@@ -282,6 +282,17 @@ def test_camera_wants_an_image_or_a_size():
         render_camera(*SQUARE, 50, (5, 5), image=np.zeros((4, 4, 3)))
 
 
+def test_pictures_fit_to_points_share_one_camera():
+    film = np.array([[0, 0, 0], [1.5, 0, 0.3], [-1, 1.2, 0]])[:, None] + BALL.vertices
+    together = render_mesh(film, BALL.faces, fit=film.reshape(-1, 3), centre=np.zeros(3))
+    alone = np.stack([render_mesh(frame, BALL.faces, fit=film.reshape(-1, 3), centre=np.zeros(3)) for frame in film])
+    assert np.array_equal(together, alone) and np.array_equal(together, render_mesh(film, BALL.faces, fit=True, centre=np.zeros(3)))
+    seen = together.min(-1) < 250
+    assert seen.any((1, 2)).all() and not seen[:, :, (0, -1)].any() and not seen[:, (0, -1)].any()
+    with pytest.raises(InputError, match=r"fit: shape \(3,\), expected"):
+        render_mesh(*SQUARE, fit=np.zeros(3))
+
+
 def test_missing_opengl_says_how_to_get_it(monkeypatch):
     monkeypatch.setattr(gl, "PLATFORMS", ())
     monkeypatch.delenv("PYOPENGL_PLATFORM", raising=False)

@@ -1,0 +1,146 @@
+"""What a completion costs and what it is worth: every solver on the same poses, error beside price."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import get_args
+
+import torch
+from torch import Tensor
+
+from dposer.body.model import BodyModel
+from dposer.errors import InputError
+from dposer.files import PathLike, save_json
+from dposer.prior.pose_prior import PosePrior, Progress
+from dposer.solvers.completion import COMPLETION_PRESETS, CompletionSettings, Mode, SamplingSettings
+from dposer.solvers.completion_scores import BASELINES, Solve, baseline, evaluate_completion, mode_settings, solver
+from dposer.solvers.generation_scores import fingerprint
+
+PARTS = ("left_leg", "legs", "arms", "trunk")
+"""Those of the published tables."""
+FIGURES = ("MPVPE min", "MPVPE mean", "MPVPE std", "MPJPE min", "MPJPE mean", "MPJPE std", "APD", "plausibility", "evaluations", "ms")
+"""See :meth:`dposer.solvers.completion_scores.CompletionResult.report`."""
+
+
+@dataclass(frozen=True)
+class Solver:
+    """One setting to be measured: a mode as it is, as a release ran it, at another number of steps, or with settings of its own."""
+
+    label: str
+    mode: Mode
+    preset: str | None = None
+    steps: int | None = None
+    settings: CompletionSettings | SamplingSettings | None = None
+    published: bool = False
+    """Whether these are the settings of a published figure, to be marked in plots."""
+
+    def resolved(self, prior: PosePrior) -> CompletionSettings | SamplingSettings:
+        """The settings in full. Raises :class:`InputError` if the prior or the mode cannot do that."""
+        return self.settings or mode_settings(prior, self.mode, self.preset, self.steps)
+
+
+SOLVERS: tuple[Solver, ...] = (
+    *(Solver(f"DPoser {preset}", "DPoser", preset, published=preset == "v1") for preset in COMPLETION_PRESETS),
+    *(Solver(mode, mode) for mode in get_args(Mode) if mode != "DPoser"),
+)
+"""What is measured by default."""
+
+
+@dataclass(frozen=True)
+class SolverRow:
+    """What one solver made of one part."""
+
+    part: str
+    label: str
+    family: str
+    """The mode, or "baseline": rows of one family differ in their settings only."""
+    preset: str | None = None
+    published: bool = False
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """Those of :data:`FIGURES` that have a finite value."""
+    reason: str = ""
+    """Why there are no figures."""
+    kept: bool = False
+    """Whether it was measured by an earlier call."""
+
+
+def solver_tradeoff(
+    prior: PosePrior,
+    body: BodyModel,
+    poses: Tensor,
+    parts: Sequence[str] = PARTS,
+    solvers: Sequence[Solver] = SOLVERS,
+    *,
+    hypotheses: int = 10,
+    seed: int = 42,
+    training: Tensor | None = None,
+    folder: PathLike | None = None,
+    bar: Callable[[str], Progress] | None = None,
+) -> list[SolverRow]:
+    """Complete every part of every pose with every solver.
+
+    Args:
+        poses: (N, 63) the truth; all hypotheses of all poses are solved in one batch, whose time is shared out among them.
+        solvers: one that the prior cannot do, or that refuses its settings, leaves a row without figures.
+        seed: of the noise, the same for each solver and part.
+        training: (K, 63) poses; if given, filling in from their mean and from the nearest of them are rows too.
+        folder: where rows are kept; those of the same weights, body, poses, settings and seed are not measured again.
+        bar: given a title, returns what is told of a solver's progress.
+    """
+    poses = poses.to(prior.device, prior.dtype)
+    measured = [_digest(poses), _digest(body.v_template), _digest(body.weights), fingerprint(prior), prior.device.type, hypotheses, seed]
+
+    def measure(row: SolverRow, solve: Solve, settings: object) -> SolverRow:
+        key = hashlib.sha256(json.dumps([*measured, row.part, row.family, repr(settings)]).encode()).hexdigest()[:16]
+        path = None if folder is None else Path(folder) / f"{key}.json"
+        figures = {} if path is None else _read(path)
+        if figures:
+            return dataclasses.replace(row, figures=figures, kept=True)
+        try:
+            solve(poses[:1], row.part, _generator(prior, seed), None)  # refusals come at once, and first calls are not timed
+            progress = bar and bar(f"{row.part}, {row.label}")
+            report = evaluate_completion(prior, body, poses, row.part, solve, _generator(prior, seed), progress).report()
+        except InputError as error:
+            return dataclasses.replace(row, reason=str(error))
+        figures = {key: value for key, value in report.items() if math.isfinite(value)}
+        if path is not None:
+            save_json(path, {"part": row.part, "label": row.label, "figures": figures})
+        return dataclasses.replace(row, figures=figures, reason="" if "MPJPE mean" in figures else "diverged to NaN or infinity")
+
+    rows: list[SolverRow] = []
+    for part in parts:
+        if training is not None:
+            bank = training.to(poses)
+            for name in BASELINES:
+                row = SolverRow(part, f"{name} of the training poses", "baseline")
+                rows.append(measure(row, baseline(name, bank), (name, _digest(bank))))
+        for setting in solvers:
+            row = SolverRow(part, setting.label, setting.mode, setting.preset, setting.published)
+            try:
+                settings = setting.resolved(prior)
+            except InputError as error:
+                rows.append(dataclasses.replace(row, reason=str(error)))
+                continue
+            rows.append(measure(row, solver(prior, setting.mode, hypotheses, settings), settings))
+    return rows
+
+
+def _read(path: Path) -> dict[str, float]:
+    """The figures of a kept row, none where there is no such file or it is not of ours."""
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+        figures = json.loads(path.read_text())["figures"]
+        return {str(key): float(value) for key, value in figures.items()}
+    return {}
+
+
+def _generator(prior: PosePrior, seed: int) -> torch.Generator:
+    return torch.Generator(prior.device).manual_seed(seed)
+
+
+def _digest(tensor: Tensor) -> str:
+    return hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
