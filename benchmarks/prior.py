@@ -15,7 +15,7 @@ from dposer.body.parts import part_missing
 from dposer.data.amass import read_poses
 from dposer.data.processed import read_split
 from dposer.prior import PosePrior
-from dposer.solvers import complete, completion_preset
+from dposer.solvers import COMPLETION_PRESETS, complete
 from dposer.solvers.completion_scores import completion_scores, mean_completion, nearest_completions
 from dposer.solvers.generation_scores import (
     FIGURES,
@@ -121,7 +121,7 @@ def solver_speed(data: Data, seed: int, count: int = 50, hypotheses: int = 10, p
 
     def ours() -> None:
         generator = torch.Generator().manual_seed(seed)
-        found["ours"] = complete(data.prior, poses, hidden, hypotheses, "DPoser", generator, completion_preset("v1"))
+        found["ours"] = complete(data.prior, poses, hidden, hypotheses, "DPoser", generator, COMPLETION_PRESETS["v1"])
 
     def theirs() -> None:
         found["theirs"] = _one_after_the_other(data.prior, poses, hidden, hypotheses, torch.Generator().manual_seed(seed))
@@ -136,7 +136,7 @@ def solver_speed(data: Data, seed: int, count: int = 50, hypotheses: int = 10, p
 
 def _one_after_the_other(prior: PosePrior, poses: Tensor, hidden: Tensor, hypotheses: int, generator: torch.Generator) -> Tensor:
     """The original's way: for each hypothesis a fresh Adam, and in each step the graphs of the network, thrown away, and of the loss."""
-    settings = completion_preset("v1")
+    settings = COMPLETION_PRESETS["v1"]
     denoiser = copy.deepcopy(prior.denoiser).requires_grad_(True)
     known = ~hidden.repeat_interleave(3)
     y = prior.normalize(poses)

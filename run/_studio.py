@@ -70,7 +70,7 @@ class Args:
     mode: Mode | None = None
     """completion: the solver; default: DPoser, for completion2 ScoreSDE."""
     preset: Preset | None = None
-    """completion: settings of the DPoser solver as a release ran it (v1-demo alters known joints a little); default: the library's."""
+    """completion: settings of DPoser (v1-demo alters known joints a little), or v2 for ScoreSDE, MCG and DPS; default: the library's."""
     num: int | None = None
     """How many poses, samples, films or worst frames; default: 20 view, 50 generation, 3 generation_process, 5 completion, 8 score."""
     metrics: bool = False

@@ -32,14 +32,13 @@ from dposer.errors import InputError
 from dposer.files import save_json, save_npz
 from dposer.prior.convert import PUBLISHED_SUFFIXES
 from dposer.prior.pose_prior import PosePrior, Progress
-from dposer.solvers.completion import Mode
+from dposer.solvers.completion import PRESETS, Mode, mode_settings
 from dposer.solvers.completion_scores import (
     BASELINES,
     CompletionResult,
     Solve,
     baseline,
     evaluate_completion,
-    mode_settings,
     published_figures,
     solver,
 )
@@ -77,7 +76,7 @@ class Args:
     mode: tuple[Mode, ...] = ("posterior",)
     """Who completes, one table row each."""
     preset: str | None = None
-    """Settings of mode DPoser as a release had them: v1, v1-demo, v2, v2-demo, x or paper."""
+    """Settings as a release had them: v1, v1-demo, v2, v2-demo, x or paper for DPoser, v2 for ScoreSDE, MCG and DPS."""
     steps: int | None = None
     """Steps of the solver; default: the mode's own."""
     sample: int = 1
@@ -136,7 +135,7 @@ class Study:
         args = self.args
         solvers: dict[str, tuple[Solve, dict[str, Any]]] = {}
         for mode in dict.fromkeys(args.mode):
-            settings = mode_settings(self.prior, mode, args.preset if mode == "DPoser" else None, args.steps)
+            settings = mode_settings(self.prior, mode, args.preset if args.preset in PRESETS.get(mode, {}) else None, args.steps)
             solvers[mode] = (solver(self.prior, mode, args.hypo, settings), {"hypo": args.hypo, "solver": repr(settings)})
         if args.baselines:
             training = read_split(args.dataset_folder / args.version, "train").pose_body.to(self.device)
@@ -207,8 +206,9 @@ def _checked(args: Args) -> Args:
     for part in args.part:
         if part not in PARTS:
             raise InputError(f"--part {part} does not exist, expected some of {', '.join(PARTS)}; single joints go with --missing")
-    if args.preset is not None and "DPoser" not in args.mode:
-        raise InputError(f"--preset {args.preset}: belongs to mode DPoser, found --mode {' '.join(args.mode)}; add --mode DPoser")
+    if args.preset is not None and not any(args.preset in PRESETS.get(mode, {}) for mode in args.mode):
+        owners = " or ".join(mode for mode, presets in PRESETS.items() if args.preset in presets) or "no mode"
+        raise InputError(f"--preset {args.preset}: belongs to {owners}, found --mode {' '.join(args.mode)}; give a mode that has it")
     writable_folder(args.output)
     return args
 

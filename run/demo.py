@@ -27,7 +27,7 @@ from dposer.body.parts import part_surface
 from dposer.data.masks import read_missing
 from dposer.errors import InputError
 from dposer.metrics.poses import mpjpe
-from dposer.solvers import complete, completion_preset
+from dposer.solvers import complete, mode_settings
 from dposer.solvers.generation_scores import generation_report, joint_positions, self_intersection_report
 from dposer.viz import contact_sheet, read_video, write_video
 from run._cli import cli, progress_bar, step_bar, table
@@ -152,8 +152,7 @@ def completion(studio: Studio) -> None:
     if not 1 <= args.hypo <= 1000:
         raise InputError(f"--hypo {args.hypo}, expected 1 to 1000 completions of each pose")
     mode = args.mode or ("ScoreSDE" if args.task == "completion2" else "DPoser")
-    if args.preset and mode != "DPoser":
-        raise InputError(f"--preset {args.preset}: settings of the DPoser solver, found --mode {mode}; leave one of them out")
+    settings = mode_settings(studio.prior, mode, args.preset)
     poses = studio.poses()
     missing = read_missing(args.part if args.missing is None else args.missing, len(poses)).to(studio.device).expand(len(poses), 63)
     count = studio.count(5, len(poses))
@@ -165,7 +164,7 @@ def completion(studio: Studio) -> None:
         hypotheses=args.hypo,
         mode=mode,
         generator=studio.generator,
-        settings=completion_preset(args.preset) if args.preset else None,
+        settings=settings,
         progress=step_bar("completing"),
     ).flatten(0, 1)
     captions = _completion_scores(studio, mode, poses, completions)

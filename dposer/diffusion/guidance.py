@@ -16,6 +16,9 @@ from dposer.diffusion.denoiser import Denoiser
 from dposer.diffusion.samplers import sample, time_nodes
 from dposer.diffusion.schedule import Schedule, Time, expand, gaussian_like
 
+_GUIDANCE = 30.0
+"""Sum of the default steps of DPS and MCG."""
+
 Method = Literal["ScoreSDE", "MCG", "DPS", "PiGDM", "RePaint", "SMC", "inpainting"]
 
 
@@ -201,8 +204,8 @@ def guided_sample(
         method: ScoreSDE (:class:`Replacement`), DPS and MCG (:class:`GradientGuidance`), PiGDM
             (:class:`PseudoInverseGuidance`), RePaint (:func:`time_travel`), SMC (:func:`twisted_smc`) or inpainting.
         sampler, steps, options: see :func:`dposer.diffusion.samplers.sample`; SMC has its own, DDPM's.
-        scale: of the guidance: per step for DPS and MCG (default 1000 / steps, so that fewer steps are guided as much as
-            the published thousand), a factor for PiGDM (default 1).
+        scale: of the guidance: per step for DPS and MCG (published: 1, for a thousand steps; default: 30 / steps, since
+            body poses and targets of closed form are pushed too far by more), a factor for PiGDM and SMC (default 1).
         jacobian, per_sample, limit: of DPS and MCG.
         jump, resamples: of RePaint, which evaluates the network about ``steps * resamples`` times.
         particles: of SMC, for each sample.
@@ -218,7 +221,7 @@ def guided_sample(
     if method == "ScoreSDE":
         x = sample(denoiser, z, constrain=replace, **shared)
     elif method in ("DPS", "MCG"):
-        guided = GradientGuidance(denoiser, observation, 1000 / steps if scale is None else scale, jacobian, per_sample, limit)
+        guided = GradientGuidance(denoiser, observation, _GUIDANCE / steps if scale is None else scale, jacobian, per_sample, limit)
         x = sample(guided, z, guide=guided.shift, constrain=replace if method == "MCG" else None, **shared)
     elif method == "PiGDM":
         x = sample(PseudoInverseGuidance(denoiser, observation, 1.0 if scale is None else scale), z, **shared)

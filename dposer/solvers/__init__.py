@@ -5,8 +5,8 @@ from dposer.solvers.completion import (
     CompletionSettings,
     SamplingSettings,
     complete,
-    completion_preset,
+    mode_settings,
     sampling_settings,
 )
 
-__all__ = ["COMPLETION_PRESETS", "CompletionSettings", "SamplingSettings", "complete", "completion_preset", "sampling_settings"]
+__all__ = ["COMPLETION_PRESETS", "CompletionSettings", "SamplingSettings", "complete", "mode_settings", "sampling_settings"]

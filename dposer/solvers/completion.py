@@ -82,22 +82,50 @@ COMPLETION_PRESETS: dict[str, CompletionSettings] = {
 }
 """The optimiser as each release ran it: the evaluation and the demo of the first, the second, DPoser-X, and the paper's text."""
 
+_RELEASED = {"scale": 1.0, "jacobian": False, "per_sample": False, "limit": False}
+PRESETS: dict[str, dict[str, CompletionSettings | SamplingSettings]] = {
+    "DPoser": {**COMPLETION_PRESETS},
+    "ScoreSDE": {"v2": SamplingSettings("ScoreSDE", "euler_maruyama", 1000)},
+    "MCG": {"v2": SamplingSettings("MCG", "euler_maruyama", 1000, _RELEASED)},
+    "DPS": {"v2": SamplingSettings("DPS", "euler_maruyama", 1000, _RELEASED)},
+}
+"""Mode → release → settings. The published MCG and DPS guide without the network's Jacobian, by one norm for the whole batch."""
+
 _CANDIDATES, _FEW_STEPS = 10, 10
 
 
-def completion_preset(name: str) -> CompletionSettings:
-    """A release's settings of the optimiser: a key of :data:`COMPLETION_PRESETS`.
+def mode_settings(
+    prior: PosePrior, mode: Mode, preset: str | None = None, steps: int | None = None
+) -> CompletionSettings | SamplingSettings:
+    """The settings of a mode: its own or those of a release (:data:`PRESETS`), with another number of steps where one is given.
 
     Raises:
-        InputError: no such preset.
+        InputError: unknown mode, no such preset of it, steps that the rounds of the optimiser do not divide.
     """
-    if name not in COMPLETION_PRESETS:
-        raise InputError(f"preset '{name}' does not exist, expected one of {', '.join(COMPLETION_PRESETS)}")
-    return COMPLETION_PRESETS[name]
+    settings = resolved_settings(prior, mode)
+    if preset is not None:
+        if preset not in PRESETS.get(mode, {}):
+            known = ", ".join(PRESETS.get(mode, {})) or "none"
+            raise InputError(f"preset '{preset}': mode '{mode}' has no such settings, expected {known}")
+        settings = PRESETS[mode][preset]
+    if steps is None:
+        return settings
+    if isinstance(settings, SamplingSettings):
+        return dataclasses.replace(settings, steps=steps)
+    inner, rest = divmod(steps, settings.outer_steps)
+    if rest or not inner:
+        raise InputError(f"steps = {steps}, expected a multiple of {settings.outer_steps}, the rounds of DPoser's optimiser")
+    return dataclasses.replace(settings, inner_steps=inner)
+
+
+def replacement_settings(prior: PosePrior) -> SamplingSettings:
+    """What "posterior" is for a prior that was not trained with masks."""
+    noisy = {**prior.fast_window(), "spacing": "log_snr", "eta": 1.0}
+    return SamplingSettings("ScoreSDE", "ddim", _FEW_STEPS, noisy, candidates=_CANDIDATES)
 
 
 def sampling_settings(prior: PosePrior, mode: Mode) -> SamplingSettings:
-    """A sampling mode's own settings: the published thousand steps of ScoreSDE, MCG and DPS, and fewer for the others.
+    """A sampling mode's own settings.
 
     "posterior" takes the conditional of a prior that was trained with masks, else replacement, both in few steps, and
     returns the hypotheses that stand best for ten times as many samples.
@@ -106,14 +134,16 @@ def sampling_settings(prior: PosePrior, mode: Mode) -> SamplingSettings:
     if mode == "posterior" and prior.masked:
         return SamplingSettings("inpainting", "dpm++", _FEW_STEPS, candidates=_CANDIDATES)
     if mode == "posterior":
-        return SamplingSettings("ScoreSDE", "ddim", _FEW_STEPS, noisy, candidates=_CANDIDATES)
+        return replacement_settings(prior)
     if mode == "PiGDM":
         return SamplingSettings("PiGDM", "ddim", 50, noisy)
     if mode == "RePaint":
         return SamplingSettings("RePaint", "ddim", 20, {**noisy, "resamples": 10})
     if mode == "SMC":
         return SamplingSettings("SMC", steps=50, options={**prior.fast_window(), "particles": 8})
-    return SamplingSettings(mode, "euler_maruyama", 1000)  # type: ignore[arg-type]
+    if mode in ("MCG", "DPS"):
+        return SamplingSettings(mode, "ddim", 100, {"eta": 1.0})
+    return SamplingSettings("ScoreSDE", "euler_maruyama", 1000)
 
 
 def complete(

@@ -4,7 +4,6 @@ Source: DPoser (arXiv 2312.05541) and DPoser-X (arXiv 2508.00599), section on po
 """
 
 import contextlib
-import dataclasses
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from dposer.body.parts import part_joints, part_missing, part_vertices
 from dposer.errors import InputError
 from dposer.metrics.poses import apd, best_of
 from dposer.prior.pose_prior import PosePrior, Progress
-from dposer.solvers.completion import CompletionSettings, Mode, SamplingSettings, complete, completion_preset, resolved_settings
+from dposer.solvers.completion import CompletionSettings, Mode, SamplingSettings, complete
 
 _DISTANCES = 2**25
 """How many distances to training poses are held at once."""
@@ -329,24 +328,3 @@ def _plausibility(prior: PosePrior, completions: Tensor) -> Tensor:
         return torch.full(finite.shape, torch.nan)
     score = prior.plausibility(completions.flatten(0, 1).nan_to_num(0, 0, 0)).score
     return torch.where(finite, score.view(finite.shape), torch.nan)
-
-
-def mode_settings(
-    prior: PosePrior, mode: Mode, preset: str | None = None, steps: int | None = None
-) -> CompletionSettings | SamplingSettings:
-    """The settings of a mode: its own, or for DPoser those of a release, with another number of steps where one is given.
-
-    Raises:
-        InputError: unknown mode or preset, a preset of another mode than DPoser, steps that its rounds do not divide.
-    """
-    if preset is not None and mode != "DPoser":
-        raise InputError(f"preset '{preset}': the presets are DPoser's, found mode '{mode}'")
-    settings = resolved_settings(prior, mode, None if preset is None else completion_preset(preset))
-    if steps is None:
-        return settings
-    if isinstance(settings, SamplingSettings):
-        return dataclasses.replace(settings, steps=steps)
-    inner, rest = divmod(steps, settings.outer_steps)
-    if rest or not inner:
-        raise InputError(f"steps = {steps}, expected a multiple of {settings.outer_steps}, the rounds of DPoser's optimiser")
-    return dataclasses.replace(settings, inner_steps=inner)

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,14 +17,16 @@ from dposer.body.model import BodyModel
 from dposer.errors import InputError
 from dposer.files import PathLike, save_json
 from dposer.prior.pose_prior import PosePrior, Progress
-from dposer.solvers.completion import COMPLETION_PRESETS, CompletionSettings, Mode, SamplingSettings
-from dposer.solvers.completion_scores import BASELINES, Solve, baseline, evaluate_completion, mode_settings, solver
+from dposer.solvers.completion import COMPLETION_PRESETS, CompletionSettings, Mode, SamplingSettings, mode_settings, replacement_settings
+from dposer.solvers.completion_scores import BASELINES, Solve, baseline, evaluate_completion, solver
 from dposer.solvers.generation_scores import fingerprint
 
 PARTS = ("left_leg", "legs", "arms", "trunk")
 """Those of the published tables."""
 FIGURES = ("MPVPE min", "MPVPE mean", "MPVPE std", "MPJPE min", "MPJPE mean", "MPJPE std", "APD", "plausibility", "evaluations", "ms")
 """See :meth:`dposer.solvers.completion_scores.CompletionResult.report`."""
+
+_GUIDED: tuple[Mode, ...] = ("MCG", "DPS")
 
 
 @dataclass(frozen=True)
@@ -35,18 +37,34 @@ class Solver:
     mode: Mode
     preset: str | None = None
     steps: int | None = None
-    settings: CompletionSettings | SamplingSettings | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    """Fields of the settings that are replaced."""
+    base: Callable[[PosePrior], CompletionSettings | SamplingSettings] | None = None
+    """In place of the mode's own settings."""
     published: bool = False
     """Whether these are the settings of a published figure, to be marked in plots."""
 
     def resolved(self, prior: PosePrior) -> CompletionSettings | SamplingSettings:
         """The settings in full. Raises :class:`InputError` if the prior or the mode cannot do that."""
-        return self.settings or mode_settings(prior, self.mode, self.preset, self.steps)
+        settings = self.base(prior) if self.base else mode_settings(prior, self.mode, self.preset, self.steps)
+        return dataclasses.replace(settings, **self.changes)
 
 
 SOLVERS: tuple[Solver, ...] = (
+    Solver("posterior", "posterior"),
+    *(Solver(f"posterior, {n} candidates each", "posterior", changes={"candidates": n}) for n in (2, 4, 20)),
+    Solver("posterior, independent", "posterior", changes={"candidates": 1}),
+    Solver("posterior, independent, 50 steps", "posterior", steps=50, changes={"candidates": 1}),
+    Solver("posterior without masks", "ScoreSDE", base=replacement_settings),
     *(Solver(f"DPoser {preset}", "DPoser", preset, published=preset == "v1") for preset in COMPLETION_PRESETS),
-    *(Solver(mode, mode) for mode in get_args(Mode) if mode != "DPoser"),
+    *(Solver(f"DPoser, own starts, {steps} steps", "DPoser", steps=steps) for steps in (50, 100, 200)),
+    Solver("ScoreSDE v2", "ScoreSDE", "v2"),
+    *(Solver(f"ScoreSDE, {steps} steps", "ScoreSDE", steps=steps) for steps in (50, 200)),
+    *(Solver(f"{mode} v2", mode, "v2") for mode in _GUIDED),
+    *(Solver(mode, mode) for mode in _GUIDED),
+    *(Solver(f"PiGDM, {steps} steps", "PiGDM", steps=steps) for steps in (20, 50, 100)),
+    *(Solver(f"RePaint, {steps} × 10 steps", "RePaint", steps=steps) for steps in (5, 20)),
+    *(Solver(f"SMC, {steps} steps of 8", "SMC", steps=steps) for steps in (15, 50)),
 )
 """What is measured by default."""
 

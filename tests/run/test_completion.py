@@ -175,7 +175,7 @@ def test_masks_modes_and_baselines_side_by_side(data: Path, tmp_path: Path, caps
         (["--sample", "0"], "--sample 0"),
         (["--steps", "101"], "multiple of 2"),
         (["--preset", "v9"], "v9"),
-        (["--preset", "v1", "--mode", "DPS"], "belongs to mode DPoser"),
+        (["--preset", "v1", "--mode", "DPS"], "belongs to DPoser, found --mode DPS"),
         (["--mode", "magic"], "magic"),
         (["--device", "cuda:99"], "cuda:99"),
         (["--output", "/proc/nowhere"], "cannot be written"),

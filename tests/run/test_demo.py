@@ -196,7 +196,7 @@ def _broken(tmp_path: Path) -> dict[str, Path]:
         (["--config", "absent.py"], "absent.py"),
         (["--missing", "left_elbo"], "'left_elbo'.*did you mean left_elbow"),
         (["--missing", "mask.txt"], r"mask.txt: shape \(3,\), expected \(21,\)"),
-        (["--preset", "v1", "--mode", "RePaint"], "--preset v1: .*found --mode RePaint"),
+        (["--preset", "v1", "--mode", "RePaint"], "preset 'v1': mode 'RePaint' has no such settings"),
         (["--task", "generation", "--steps", "0"], "steps = 0"),
         (["--task", "interpolation", "--anchors", "3"], "--anchors 3: found 1, expected at least 2"),
         (["--task", "interpolation", "--anchors", "3", "500"], "--anchors 500: .*expected 0 to 499"),

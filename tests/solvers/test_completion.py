@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dposer.body.parts import part_missing
 from dposer.errors import InputError
 from dposer.prior import Normalizer, PosePrior, PriorConfig, preset
-from dposer.solvers import COMPLETION_PRESETS, CompletionSettings, SamplingSettings, complete, completion_preset, sampling_settings
+from dposer.solvers import COMPLETION_PRESETS, CompletionSettings, SamplingSettings, complete, sampling_settings
 from dposer.solvers.completion import Mode
 
 _CORRELATION = 0.95
@@ -129,7 +129,7 @@ def test_published_variants_run(prior: PosePrior, poses: Tensor, generator: torc
 
 
 def test_the_releases_start_all_hypotheses_alike(prior: PosePrior, poses: Tensor) -> None:
-    still = replace(completion_preset("v1"), inner_steps=1, lr=0.0)
+    still = replace(COMPLETION_PRESETS["v1"], inner_steps=1, lr=0.0)
     for settings, alike in ((still, True), (replace(still, fresh_start=True), False)):
         result = complete(prior, poses, part_missing("legs"), 3, "DPoser", torch.Generator().manual_seed(0), settings)
         assert torch.equal(result[:, 0], result[:, 1]) == alike
@@ -137,7 +137,7 @@ def test_the_releases_start_all_hypotheses_alike(prior: PosePrior, poses: Tensor
 
 
 def test_one_batch_of_all_hypotheses_is_what_one_after_another_would_be(prior: PosePrior, poses: Tensor) -> None:
-    quiet = replace(completion_preset("v1"), start="zeros", prior_weight=0.0, inner_steps=5)
+    quiet = replace(COMPLETION_PRESETS["v1"], start="zeros", prior_weight=0.0, inner_steps=5)
     many = complete(prior, poses, part_missing("legs"), 3, "DPoser", settings=quiet)
     torch.testing.assert_close(many, complete(prior, poses, part_missing("legs"), 1, "DPoser", settings=quiet).expand(-1, 3, -1))
 

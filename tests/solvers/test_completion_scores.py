@@ -11,7 +11,7 @@ from dposer.data.amass import read_poses
 from dposer.errors import InputError
 from dposer.prior import PosePrior
 from dposer.solvers import complete
-from dposer.solvers.completion import CompletionSettings, Mode, SamplingSettings
+from dposer.solvers.completion import CompletionSettings, Mode, SamplingSettings, mode_settings
 from dposer.solvers.completion_scores import (
     BASELINES,
     PUBLISHED,
@@ -21,7 +21,6 @@ from dposer.solvers.completion_scores import (
     count_evaluations,
     evaluate_completion,
     mean_completion,
-    mode_settings,
     nearest_completions,
     published_figures,
     solver,
@@ -159,8 +158,11 @@ def test_settings_of_a_mode_by_release_and_number_of_steps(prior: PosePrior) -> 
     assert ours.inner_steps == theirs.inner_steps == 20 and ours.fresh_start and theirs.betas == (0.9, 0.99)
     sampling = mode_settings(prior, "ScoreSDE", steps=7)
     assert isinstance(sampling, SamplingSettings) and sampling.steps == 7
+    released = mode_settings(prior, "DPS", "v2")
+    assert isinstance(released, SamplingSettings) and released.steps == 1000 and not released.options["jacobian"]
     wrong: list[tuple[Mode, str | None, int | None]] = [
         ("DPS", "v1", None),
+        ("posterior", "v2", None),
         ("DPoser", "v0", None),
         ("DPoser", None, 3),
         ("DPoser", None, 0),

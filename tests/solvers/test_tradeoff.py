@@ -11,8 +11,8 @@ from dposer.body import BodyModel
 from dposer.body.parts import part_missing
 from dposer.data.amass import read_poses
 from dposer.prior import PosePrior
-from dposer.solvers import complete
-from dposer.solvers.completion_scores import BASELINES, completion_scores, mode_settings
+from dposer.solvers import complete, mode_settings
+from dposer.solvers.completion_scores import BASELINES, completion_scores
 from dposer.solvers.tradeoff import FIGURES, SOLVERS, Solver, solver_tradeoff
 
 
