@@ -82,7 +82,7 @@ class Args:
     sampler: Sampler | None = None
     """generation: how samples are drawn; default: dpm++, for generation_process euler_maruyama."""
     steps: int | None = None
-    """generation: network evaluations per sample; default: 20 for dpm++, 1000 for the others."""
+    """Steps of a sampler or a solver; default for samplers: 20 for dpm++, 1000 for the others, for completion: the mode's own."""
     anchors: tuple[int, ...] | None = None
     """interpolation: rows of --file-path to pass through, from 0; default: its first and last."""
     frames: int = 60

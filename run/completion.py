@@ -35,6 +35,7 @@ from dposer.prior.pose_prior import PosePrior, Progress
 from dposer.solvers.completion import PRESETS, Mode, mode_settings
 from dposer.solvers.completion_scores import (
     BASELINES,
+    FIGURES,
     CompletionResult,
     Solve,
     baseline,
@@ -46,7 +47,6 @@ from run._cli import cli, step_bar, table, writable_folder
 from run._report import machine, save_csv
 from run._shards import Crew, Shards, digest, keyed_generator, processes
 
-FIGURES = ("MPVPE min", "MPVPE mean", "MPVPE std", "MPJPE min", "MPJPE mean", "MPJPE std", "APD", "plausibility", "evaluations", "ms")
 PUBLISHED_HYPOTHESES = 10
 NOTE = """MPVPE and MPJPE in mm over the missing part, no alignment; APD in cm; plausible: % of held-out motion that is less so;
 evaluations: of the network per hypothesis, one whose gradient is taken counts as one; ms: of the solver per hypothesis."""

@@ -152,7 +152,7 @@ def completion(studio: Studio) -> None:
     if not 1 <= args.hypo <= 1000:
         raise InputError(f"--hypo {args.hypo}, expected 1 to 1000 completions of each pose")
     mode = args.mode or ("ScoreSDE" if args.task == "completion2" else "DPoser")
-    settings = mode_settings(studio.prior, mode, args.preset)
+    settings = mode_settings(studio.prior, mode, args.preset, args.steps)
     poses = studio.poses()
     missing = read_missing(args.part if args.missing is None else args.missing, len(poses)).to(studio.device).expand(len(poses), 63)
     count = studio.count(5, len(poses))

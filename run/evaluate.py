@@ -260,12 +260,12 @@ def solvers(bench: Bench) -> None:
         "percentile among held-out motion.\nThe published figures are of ten hypotheses, trained on AMASS and tested on AMASS."
     )
     for part in args.part:
-        bench.tell(f"### {part}", (["solver", *tradeoff.FIGURES], _solver_lines(part, [row for row in rows if row.part == part])))
+        bench.tell(f"### {part}", (["solver", *completion_scores.FIGURES], _solver_lines(part, [row for row in rows if row.part == part])))
     reasons = {f"{row.label}: {row.reason}" for row in rows if row.reason}
     if reasons:
         bench.tell("Left out: " + "; ".join(sorted(reasons)) + ".")
 
-    keys = ["part", "label", "family", *tradeoff.FIGURES, "reason"]
+    keys = ["part", "label", "family", *completion_scores.FIGURES, "reason"]
     values = [{"part": row.part, "label": row.label, "family": row.family, **row.figures, "reason": row.reason} for row in rows]
     save_csv(bench.folder / "solvers.csv", values, keys)
     save_json(bench.folder / "solvers.json", bench.record({"rows": values}, completion_scores.PUBLISHED))
@@ -287,7 +287,7 @@ def _solver_lines(part: str, rows: Sequence[tradeoff.SolverRow]) -> list[list[st
     """What was measured, then what was published."""
     published = {mode: completion_scores.published_figures(mode, part) for mode in get_args(Mode)}
     lines = [(row.label, row.figures) for row in rows] + [(f"{mode}, published", figures) for mode, figures in published.items() if figures]
-    return [figures_row(label, figures, tradeoff.FIGURES, 1) for label, figures in lines]
+    return [figures_row(label, figures, completion_scores.FIGURES, 1) for label, figures in lines]
 
 
 def _point(row: tradeoff.SolverRow) -> TradeoffPoint:

@@ -30,6 +30,10 @@ SMALLER = {  # what keeps a command within seconds; what it does stays the same
     "generation_process": ["--num", "1", "--faster"],
     "interpolation": ["--faster"],
     "run.train": ["--config.training.n_iters", "3", "--config.training.batch_size", "32", "--config.training.shared_times", "0"],
+    "run.completion": ["--hypo", "2", "--steps", "2"],
+    "run.evaluate": ["--samples", "20", "--si-samples", "1", "--bpd-samples", "0", "--num", "1", "--hypo", "2", "--part", "trunk"],
+    "solvers": ["--only", "DPoser x"],
+    "completion2": ["--num", "1"],
     "benchmarks": ["--only", "rendering"],
 }
 
@@ -57,7 +61,7 @@ def belongings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for subset in ("CMU", "HumanEva", "SSM"):
         write_amass(folder / "AMASS" / subset / "01" / "walk_stageii.npz", sequence(130))
     for data in ("AMASS/amass_processed", "cmu_processed"):
-        for split in ("train", "valid"):
+        for split in ("train", "valid", "test"):
             poses = PoseSplit(0.2 * torch.randn(64, 63, generator=generator), torch.zeros(64, 3), torch.zeros(64, 10), torch.arange(64) % 4)
             write_split(folder / "data" / data / "version1", split, poses)
     torch.save(published(), folder / "axis-zscore-400k.pth")

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from dposer.assets import asset
 from dposer.body.kinematics import JointTree
 from dposer.body.model_files import BodyArrays, Kind, find_body_file, read_body
+from dposer.body.parts import body_weights
 from dposer.body.skeleton import SMPLX_JOINTS, SURFACE_KEYPOINTS, Layout, surface_layout
 from dposer.errors import InputError
 from dposer.files import PathLike
@@ -343,9 +344,6 @@ def _derived(arrays: BodyArrays, num_betas: int, num_expressions: int) -> dict[s
     anchors = np.arange(len(parents))
     for joint in range(_BODY, len(parents)):
         anchors[joint] = anchors[parents[joint]]
-    body_weights = arrays.weights[:, :_BODY].copy()
-    for joint in range(_BODY, len(parents)):
-        body_weights[:, anchors[joint]] += arrays.weights[:, joint]
 
     def from_parent(rest: np.ndarray) -> np.ndarray:  # (J, ...) -> (3, J, ...)
         offsets = rest.copy()
@@ -356,7 +354,7 @@ def _derived(arrays: BodyArrays, num_betas: int, num_expressions: int) -> dict[s
         "v_template": arrays.v_template,
         "weights": arrays.weights,
         "joint_regressor": arrays.joint_regressor,
-        "_body_weights": body_weights,
+        "_body_weights": body_weights(torch.from_numpy(arrays.weights), arrays.parents).numpy(),
         "_anchors": anchors[_BODY:],
         "_shapedirs": shapedirs,
         "_posedirs": arrays.posedirs,

@@ -206,6 +206,9 @@ def count_evaluations(prior: PosePrior) -> Iterator[EvaluationCounter]:
 Solve = Callable[[Tensor, str | Tensor, torch.Generator | None, Progress | None], Tensor]
 """Completes (N, 63): called as ``solve(poses, missing, generator, progress)`` -> (N, hypotheses, 63)."""
 
+FIGURES = ("MPVPE min", "MPVPE mean", "MPVPE std", "MPJPE min", "MPJPE mean", "MPJPE std", "APD", "plausibility", "evaluations", "ms")
+"""Of :meth:`CompletionResult.report`: errors in mm, APD in cm, plausibility in per cent, evaluations and ms per hypothesis."""
+
 BASELINES = ("mean", "nearest", "nearest-10")
 """The mean training pose, the nearest and the ten nearest training poses."""
 

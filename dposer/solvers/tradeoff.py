@@ -23,8 +23,6 @@ from dposer.solvers.generation_scores import fingerprint
 
 PARTS = ("left_leg", "legs", "arms", "trunk")
 """Those of the published tables."""
-FIGURES = ("MPVPE min", "MPVPE mean", "MPVPE std", "MPJPE min", "MPJPE mean", "MPJPE std", "APD", "plausibility", "evaluations", "ms")
-"""See :meth:`dposer.solvers.completion_scores.CompletionResult.report`."""
 
 _GUIDED: tuple[Mode, ...] = ("MCG", "DPS")
 

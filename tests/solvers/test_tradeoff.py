@@ -12,8 +12,8 @@ from dposer.body.parts import part_missing
 from dposer.data.amass import read_poses
 from dposer.prior import PosePrior
 from dposer.solvers import complete, mode_settings
-from dposer.solvers.completion_scores import BASELINES, completion_scores
-from dposer.solvers.tradeoff import FIGURES, SOLVERS, Solver, solver_tradeoff
+from dposer.solvers.completion_scores import BASELINES, FIGURES, completion_scores
+from dposer.solvers.tradeoff import SOLVERS, Solver, solver_tradeoff
 
 
 @pytest.fixture(scope="module")
