@@ -14,12 +14,14 @@ from typing import Literal
 
 import torch
 
-from benchmarks import prior, speed
+from benchmarks import guidance, prior, speed
 from dposer.files import save_bytes
 from run._cli import cli
 from run._report import machine
 
-Section = Literal["kinematics", "metrics", "large_metrics", "rendering", "sampling", "training", "solver", "generation", "completion"]
+Section = Literal[
+    "kinematics", "metrics", "large_metrics", "rendering", "sampling", "training", "solver", "generation", "completion", "guidance"
+]
 
 
 @dataclass
@@ -53,6 +55,7 @@ def main(args: Args) -> None:
         "solver": lambda: prior.solver_speed(_data(args), args.seed),
         "generation": lambda: prior.generation(_data(args), args.seed),
         "completion": lambda: prior.completion(_data(args), args.seed),
+        "guidance": lambda: guidance.biases(args.seed),
     }
     pages = [f"# Measurements\n\nMade by `python -m benchmarks`. Machine: {machine()}.\n"]
     for name in args.only or sections:

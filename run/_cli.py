@@ -18,6 +18,8 @@ from dposer.config import read_config
 from dposer.errors import InputError
 from dposer.files import atomic_path
 from dposer.prior.config import PriorConfig
+from dposer.prior.convert import PUBLISHED_SUFFIXES
+from dposer.prior.pose_prior import PosePrior
 
 T = TypeVar("T")
 
@@ -113,6 +115,17 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         raise InputError(f"--device {name}: not available ({str(error).splitlines()[0][:80]}); use auto or cpu") from error
     return device
+
+
+def load_prior(path: Path | None, data: Path | None, device: torch.device) -> PosePrior:
+    """The prior of ``path`` (None: the one that ships).
+
+    Published weights lie apart from their normaliser, which the reference keeps with its training data: it is looked for
+    in ``data``/train, ``data`` being a prepared set.
+    """
+    published = path is not None and path.suffix.lower() in PUBLISHED_SUFFIXES
+    there = published and data is not None and any((data / "train").glob("*_normalize*.pt"))
+    return PosePrior.from_pretrained(path, device, data / "train" if data is not None and there else None)
 
 
 def writable_folder(path: Path) -> Path:

@@ -21,14 +21,12 @@ from dposer.data.amass import AmassSequence, read_amass, read_poses, write_amass
 from dposer.errors import InputError
 from dposer.files import load_npz, save_bytes
 from dposer.prior.config import PriorConfig
-from dposer.prior.convert import PUBLISHED_SUFFIXES
 from dposer.prior.plausibility import Plausibility
-from dposer.prior.pose_prior import PosePrior
 from dposer.solvers.completion import Mode
 from dposer.viz import contact_sheet, render_mesh, save_image, save_mesh
 from dposer.viz.render import view_rotation
 from dposer.viz.sheet import trimmed
-from run._cli import pick_device, step_bar, writable_folder
+from run._cli import load_prior, pick_device, step_bar, writable_folder
 
 Task = Literal["view", "generation", "generation_process", "interpolation", "completion", "completion2", "score"]
 Part = Literal["left_leg", "right_leg", "left_arm", "right_arm", "trunk", "hands", "legs", "arms", "left_body", "right_body"]
@@ -111,8 +109,7 @@ class Studio:
         view_rotation(args.view, np.random.default_rng(args.seed))  # a wrong view is told before the work
         self.path = args.file_path or asset("examples", "toy_data.npz")
         self.body = BodyModel(args.bodymodel_path, device=self.device)
-        statistics = args.dataset_folder / args.version / "train"
-        self.prior = PosePrior.from_pretrained(args.ckpt_path, self.device, statistics if _is_foreign(args, statistics) else None)
+        self.prior = load_prior(args.ckpt_path, args.dataset_folder / args.version, self.device)
         self.generator = torch.Generator(self.device).manual_seed(args.seed)
         self.centre = self.body.v_template.mean(0).cpu().numpy()  # one for all, so that a body stays put when a limb moves
         self.written: list[list[str]] = []
@@ -265,8 +262,3 @@ class Studio:
 def percent(value: float) -> str:
     """A percentile for a caption, with a decimal where it matters."""
     return f"{value:.0f} %" if value >= 10 else f"{value:.1f} %"
-
-
-def _is_foreign(args: Args, statistics: Path) -> bool:
-    """Published weights lie apart from their normaliser, which the reference keeps with the training data."""
-    return args.ckpt_path is not None and args.ckpt_path.suffix in PUBLISHED_SUFFIXES and any(statistics.glob("*_normalize*.pt"))

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from dposer import __version__
@@ -30,8 +29,7 @@ from dposer.data.masks import read_missing
 from dposer.data.processed import read_split
 from dposer.errors import InputError
 from dposer.files import save_json, save_npz
-from dposer.prior.convert import PUBLISHED_SUFFIXES
-from dposer.prior.pose_prior import PosePrior, Progress
+from dposer.prior.pose_prior import Progress
 from dposer.solvers.completion import PRESETS, Mode, mode_settings
 from dposer.solvers.completion_scores import (
     BASELINES,
@@ -43,7 +41,7 @@ from dposer.solvers.completion_scores import (
     published_figures,
     solver,
 )
-from run._cli import cli, step_bar, table, writable_folder
+from run._cli import cli, load_prior, step_bar, table, writable_folder
 from run._report import machine, save_csv
 from run._shards import Crew, Shards, digest, keyed_generator, processes
 
@@ -120,7 +118,7 @@ class Study:
                 f"{crew.size} processes for {len(self.poses)} poses in {self.batches} batches of {args.batch_size}: some would have none; "
                 f"start at most {self.batches}, or lower --batch-size"
             )
-        self.prior = _prior(args, data / "train", self.device)
+        self.prior = load_prior(args.ckpt_path, data, self.device)
         self.body = BodyModel(args.bodymodel_path, device=self.device)
         self.shared = self._shared_settings()
         hidden = _hidden(args, len(self.poses))
@@ -220,12 +218,6 @@ def _hidden(args: Args, poses: int) -> dict[str, str | Tensor]:
         words = Path(args.missing).stem if "/" in args.missing else args.missing
         hidden["missing_" + re.sub(r"[^\w.+-]+", "_", words)[:80]] = read_missing(args.missing, poses)
     return hidden
-
-
-def _prior(args: Args, statistics: Path, device: torch.device) -> PosePrior:
-    """Published weights lie apart from their normaliser, which the reference keeps with the training data."""
-    published = args.ckpt_path is not None and args.ckpt_path.suffix in PUBLISHED_SUFFIXES and any(statistics.glob("*_normalize*.pt"))
-    return PosePrior.from_pretrained(args.ckpt_path, device, statistics if published else None)
 
 
 # ---- results -----------------------------------------------------------------------------------------------------------

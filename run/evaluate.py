@@ -31,8 +31,6 @@ from dposer.data.processed import read_split
 from dposer.errors import InputError
 from dposer.files import load_npz, save_bytes, save_json
 from dposer.prior.config import PriorConfig
-from dposer.prior.convert import PUBLISHED_SUFFIXES
-from dposer.prior.pose_prior import PosePrior
 from dposer.solvers import complete, completion_scores, tradeoff
 from dposer.solvers.completion import Mode
 from dposer.solvers.generation_scores import (
@@ -50,7 +48,7 @@ from dposer.solvers.generation_scores import (
 )
 from dposer.viz import save_image
 from dposer.viz.tradeoff import TradeoffPoint, tradeoff_plot
-from run._cli import cli, pick_device, step_bar, table, writable_folder
+from run._cli import cli, load_prior, pick_device, step_bar, table, writable_folder
 from run._report import completion_sheet, figures_row, headed, machine, markdown, save_csv
 
 Part = Literal["left_leg", "right_leg", "left_arm", "right_arm", "trunk", "hands", "legs", "arms"]
@@ -142,7 +140,7 @@ class Bench:
         self.training, self.persons = self._training()
         self.reference, self.name = self._reference()
         self.body = BodyModel(args.bodymodel_path, device=self.device)
-        self.prior = PosePrior.from_pretrained(args.ckpt_path, self.device, _statistics(args.ckpt_path, self.data))
+        self.prior = load_prior(args.ckpt_path, self.data, self.device)
         if args.fresh:
             for kept in (*self.folder.glob("samples/*/*.npz"), *self.folder.glob("solvers/*.json")):
                 kept.unlink()
@@ -344,12 +342,6 @@ def _check(args: Args, protocol: Protocol) -> None:
         raise InputError(
             f"--report {args.report}: expected a name that ends in .md; pictures go to a folder of that name without the ending"
         )
-
-
-def _statistics(checkpoint: Path | None, data: Path | None) -> Path | None:
-    """Published weights lie apart from their normaliser, which the reference keeps with the training data."""
-    published = checkpoint is not None and checkpoint.suffix.lower() in PUBLISHED_SUFFIXES
-    return data / "train" if published and data is not None and any((data / "train").glob("*_normalize*.pt")) else None
 
 
 def _command() -> str:

@@ -1,6 +1,6 @@
 """Guided samplers against conditionals known in closed form; the bias of each is stated, not hidden."""
 
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
@@ -71,6 +71,15 @@ def test_the_conditional_is_met_but_for_the_known_bias(
         samples, law = draw(target, method, **options)
         off, spread = biases(samples, law)
         assert off == pytest.approx(bias, abs=0.1) and spread == pytest.approx(ratio, abs=0.12)
+
+
+@pytest.mark.parametrize("method", [method for method in get_args(Method) if method != "SMC"])  # which has a sampler of its own
+@pytest.mark.parametrize("sampler", ["euler_maruyama", "reverse_diffusion", "ddim", "dpm++", "ode_euler"])
+def test_every_method_goes_with_every_sampler(method: Method, sampler: str) -> None:
+    window = {"t_start": 0.7, "t_end": 0.02, "spacing": "log_snr"}
+    samples, law = draw(GAUSSIAN, method, sampler=sampler, steps=30, resamples=3, **window)
+    off, spread = biases(samples, law)
+    assert abs(off) < 0.9 and 0.5 < spread < 1.6
 
 
 def test_the_covariance_of_exact_methods_is_that_of_the_conditional() -> None:
