@@ -16,6 +16,7 @@ from dposer.data.amass import read_poses
 from dposer.data.processed import read_split
 from dposer.prior import PosePrior
 from dposer.solvers import COMPLETION_PRESETS, complete, mode_settings
+from dposer.solvers.completion import Mode
 from dposer.solvers.completion_scores import completion_scores, mean_completion, nearest_completions
 from dposer.solvers.generation_scores import (
     FIGURES,
@@ -90,6 +91,13 @@ def generation(data: Data, seed: int, count: int = 2000) -> str:
     return f"{note}\n\n{markdown(['poses', *headed(FIGURES, UNITS)], rows)}"
 
 
+_COMPLETIONS: tuple[tuple[str, Mode, str | None], ...] = (
+    ("posterior", "posterior", None),
+    ("DPoser as published (v1)", "DPoser", "v1"),
+    ("DPoser, own starts", "DPoser", None),
+)
+
+
 def completion(data: Data, seed: int, count: int = 200, hypotheses: int = 10) -> str:
     """The missing part of held-out poses: the solvers beside filling in mean and nearest training poses."""
     body = BodyModel()
@@ -98,10 +106,11 @@ def completion(data: Data, seed: int, count: int = 200, hypotheses: int = 10) ->
     keys: list[str] = []
     for part in PARTS:
         candidates = {}
-        for mode in ("posterior", "DPoser"):
+        for name, mode, preset in _COMPLETIONS:
             generator = torch.Generator().manual_seed(seed)
-            guesses = complete(data.prior, poses, part_missing(part), hypotheses, mode=mode, generator=generator)
-            candidates[f"{mode}, {hypotheses} hypotheses"] = guesses
+            settings = mode_settings(data.prior, mode, preset)
+            guesses = complete(data.prior, poses, part_missing(part), hypotheses, mode, generator, settings)
+            candidates[f"{name}, {hypotheses} hypotheses"] = guesses
         if data.training is not None:
             candidates["mean training pose"] = mean_completion(data.training, poses, part)
             candidates["nearest training pose"] = nearest_completions(data.training, poses, part)

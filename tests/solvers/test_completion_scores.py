@@ -4,10 +4,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dposer.assets import asset
 from dposer.body import BodyModel
 from dposer.body.parts import part_missing
-from dposer.data.amass import read_poses
 from dposer.errors import InputError
 from dposer.prior import PosePrior
 from dposer.solvers import complete
@@ -25,21 +23,6 @@ from dposer.solvers.completion_scores import (
     published_figures,
     solver,
 )
-
-
-@pytest.fixture(scope="module")
-def body() -> BodyModel:
-    return BodyModel()
-
-
-@pytest.fixture(scope="module")
-def prior() -> PosePrior:
-    return PosePrior.from_pretrained()
-
-
-@pytest.fixture(scope="module")
-def poses() -> Tensor:
-    return torch.as_tensor(read_poses(asset("examples", "toy_data.npz")))
 
 
 def test_perfect_completions_have_no_error_and_known_joints_none_either(body: BodyModel, poses: Tensor) -> None:

@@ -6,28 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from dposer.assets import asset
 from dposer.body import BodyModel
 from dposer.body.parts import part_surface, part_vertices
-from dposer.data.amass import read_poses
 from dposer.errors import InputError
 from dposer.prior import PosePrior
 from dposer.solvers.evaluation import mesh_loss, validate
-
-
-@pytest.fixture(scope="module")
-def body() -> BodyModel:
-    return BodyModel()
-
-
-@pytest.fixture(scope="module")
-def prior() -> PosePrior:
-    return PosePrior.from_pretrained()
-
-
-@pytest.fixture(scope="module")
-def poses() -> Tensor:
-    return torch.as_tensor(read_poses(asset("examples", "toy_data.npz")))
 
 
 def test_plausibility_of_the_shipped_prior(prior: PosePrior, poses: Tensor) -> None:

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from dposer.assets import asset
 from dposer.body import BodyModel
 from dposer.data.amass import read_poses
 from dposer.errors import InputError
@@ -27,21 +26,6 @@ from dposer.solvers.generation_scores import (
     self_intersection_report,
     stored_samples,
 )
-
-
-@pytest.fixture(scope="module")
-def body() -> BodyModel:
-    return BodyModel()
-
-
-@pytest.fixture(scope="module")
-def prior() -> PosePrior:
-    return PosePrior.from_pretrained()
-
-
-@pytest.fixture(scope="module")
-def poses() -> Tensor:
-    return torch.as_tensor(read_poses(asset("examples", "toy_data.npz")))
 
 
 def test_balanced_draws_repeat_with_their_seed(poses: Tensor) -> None:

@@ -6,19 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from dposer.assets import asset
 from dposer.body import BodyModel
 from dposer.body.parts import part_missing
-from dposer.data.amass import read_poses
 from dposer.prior import PosePrior
 from dposer.solvers import complete, mode_settings
 from dposer.solvers.completion_scores import BASELINES, FIGURES, completion_scores
 from dposer.solvers.tradeoff import SOLVERS, Solver, solver_tradeoff
-
-
-@pytest.fixture(scope="module")
-def poses() -> Tensor:
-    return torch.as_tensor(read_poses(asset("examples", "toy_data.npz")))
 
 
 def test_rows_hold_errors_and_prices_and_are_kept(poses: Tensor, tmp_path: Path) -> None:
