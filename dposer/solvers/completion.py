@@ -66,7 +66,7 @@ class SamplingSettings:
     candidates: int = 1
     """Samples drawn for each hypothesis that is returned; of more than one, those are returned that stand best for all,
     see :func:`dposer.solvers.representatives.representatives`. 1 returns independent samples."""
-    centrality: float = 0.4
+    centrality: float = 0.3
     """What the mean error counts beside the minimum when hypotheses are chosen among candidates."""
 
 
