@@ -3,8 +3,8 @@
     python -m benchmarks                                  # speed, and the prior on the example poses
     python -m benchmarks --dataset-folder data/cmu_processed --output docs/benchmarks.md
 
-With a processed data set (`python -m run.prepare_data`) the prior is scored on its test split, beside real poses, a
-Gaussian fitted to the training poses, and two ways of filling in missing joints.
+With a processed data set (`python -m run.prepare_data`) samplers and completions are scored on its test split. How good
+samples are beside real poses is told by `python -m run.evaluate`.
 """
 
 from collections.abc import Callable
@@ -19,9 +19,7 @@ from dposer.files import save_bytes
 from run._cli import cli
 from run._report import machine
 
-Section = Literal[
-    "kinematics", "metrics", "large_metrics", "rendering", "sampling", "training", "solver", "generation", "completion", "guidance"
-]
+Section = Literal["kinematics", "metrics", "large_metrics", "rendering", "sampling", "training", "solver", "completion", "guidance"]
 
 
 @dataclass
@@ -53,7 +51,6 @@ def main(args: Args) -> None:
         "sampling": lambda: prior.sampling(_data(args), args.seed),
         "training": speed.training,
         "solver": lambda: prior.solver_speed(_data(args), args.seed),
-        "generation": lambda: prior.generation(_data(args), args.seed),
         "completion": lambda: prior.completion(_data(args), args.seed),
         "guidance": lambda: guidance.biases(args.seed),
     }

@@ -22,9 +22,6 @@ from dposer.solvers.generation_scores import (
     FIGURES,
     UNITS,
     Reference,
-    balanced_draw,
-    gaussian_samples,
-    generation_figures,
     generation_report,
 )
 from dposer.solvers.tradeoff import PARTS
@@ -69,26 +66,6 @@ def sampling(data: Data, seed: int, count: int = 500, steps: tuple[int, ...] = (
         rows.append([figures[0], milliseconds(duration), f"{slow / duration:.1f}×", *figures[1:]])
     header = ["sampler", f"time of {count}", "ratio", *headed(FIGURES[:4], UNITS)]
     return f"Quality of {quality} samples against {data.note}.\n\n{markdown(header, rows)}"
-
-
-def generation(data: Data, seed: int, count: int = 2000) -> str:
-    """Samples beside real poses and a Gaussian fitted to the training poses."""
-    generator = torch.Generator().manual_seed(seed)
-    body = BodyModel()
-    candidates = {
-        "real held-out poses": data.reference.others[:count],
-        "prior, DPM-Solver++ 20 steps": data.prior.sample(count, generator=generator),
-    }
-    if data.training is not None:
-        candidates["real training poses"] = balanced_draw(data.training, None, count, seed)
-        candidates["Gaussian of the training poses"] = gaussian_samples(data.training, count, generator)
-    rows = []
-    for name, poses in candidates.items():
-        under = data.prior if name.startswith("real") else None
-        figures = generation_figures(poses, data.reference, body=body, training=data.training, prior=under)
-        rows.append(figures_row(name, figures, FIGURES))
-    note = f"{count} poses each at most, against {data.note}; APD of 500, SI of 50, bits/dim (under the prior) of 100."
-    return f"{note}\n\n{markdown(['poses', *headed(FIGURES, UNITS)], rows)}"
 
 
 _COMPLETIONS: tuple[tuple[str, Mode, str | None], ...] = (
