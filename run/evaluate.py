@@ -290,7 +290,7 @@ def _solver_lines(part: str, rows: Sequence[tradeoff.SolverRow]) -> list[list[st
 
 def _point(row: tradeoff.SolverRow) -> TradeoffPoint:
     price, best, mean = (row.figures[key] for key in ("evaluations", "MPVPE min", "MPVPE mean"))
-    return TradeoffPoint(row.part, row.family, price, best, mean, marked=row.published, joined=row.preset is None)
+    return TradeoffPoint(row.part, row.series, price, best, mean, marked=row.published, joined=row.preset is None)
 
 
 def _sheets(bench: Bench, poses: Tensor) -> None:

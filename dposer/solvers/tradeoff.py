@@ -24,6 +24,7 @@ from dposer.solvers.generation_scores import fingerprint
 PARTS = ("left_leg", "legs", "arms", "trunk")
 """Those of the published tables."""
 
+_INDEPENDENT = "posterior, independent"
 _GUIDED: tuple[Mode, ...] = ("MCG", "DPS")
 
 
@@ -41,6 +42,8 @@ class Solver:
     """In place of the mode's own settings."""
     published: bool = False
     """Whether these are the settings of a published figure, to be marked in plots."""
+    series: str = ""
+    """The curve of a plot it belongs to, default: that of its mode."""
 
     def resolved(self, prior: PosePrior) -> CompletionSettings | SamplingSettings:
         """The settings in full. Raises :class:`InputError` if the prior or the mode cannot do that."""
@@ -51,9 +54,9 @@ class Solver:
 SOLVERS: tuple[Solver, ...] = (
     Solver("posterior", "posterior"),
     *(Solver(f"posterior, {n} candidates each", "posterior", changes={"candidates": n}) for n in (2, 4, 20)),
-    Solver("posterior, independent", "posterior", changes={"candidates": 1}),
-    Solver("posterior, independent, 50 steps", "posterior", steps=50, changes={"candidates": 1}),
-    Solver("posterior without masks", "ScoreSDE", base=replacement_settings),
+    Solver("posterior, independent", "posterior", changes={"candidates": 1}, series=_INDEPENDENT),
+    Solver("posterior, independent, 50 steps", "posterior", steps=50, changes={"candidates": 1}, series=_INDEPENDENT),
+    Solver("posterior without masks", "ScoreSDE", base=replacement_settings, series="posterior without masks"),
     *(Solver(f"DPoser {preset}", "DPoser", preset, published=preset == "v1") for preset in ("v1", "v1-demo", "v2", "x", "paper")),
     *(Solver(f"DPoser, own starts, {steps} steps", "DPoser", steps=steps) for steps in (50, 100, 200)),
     Solver("ScoreSDE v2", "ScoreSDE", "v2"),
@@ -77,6 +80,8 @@ class SolverRow:
     """The mode, or "baseline": rows of one family differ in their settings only."""
     preset: str | None = None
     published: bool = False
+    series: str = ""
+    """The curve of a plot it belongs to."""
     figures: Mapping[str, float] = field(default_factory=dict)
     """Those of :data:`FIGURES` that have a finite value."""
     reason: str = ""
@@ -136,7 +141,7 @@ def solver_tradeoff(
                 row = SolverRow(part, f"{name} of the training poses", "baseline")
                 rows.append(measure(row, baseline(name, bank), (name, _digest(bank))))
         for setting in solvers:
-            row = SolverRow(part, setting.label, setting.mode, setting.preset, setting.published)
+            row = SolverRow(part, setting.label, setting.mode, setting.preset, setting.published, setting.series or setting.mode)
             try:
                 settings = setting.resolved(prior)
             except InputError as error:

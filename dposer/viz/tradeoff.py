@@ -15,9 +15,9 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 from dposer.errors import InputError
 from dposer.viz.render import Image
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B")
-"""Told apart by the colour-blind too. Source: Okabe and Ito, Color Universal Design."""
-_MARKERS = "osD^vP<X"
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#8C564B", "#F0E442", "#7F7F7F")
+"""The first seven are told apart by the colour-blind too. Source: Okabe and Ito, Color Universal Design."""
+_MARKERS = "osD^vP<Xph"
 _WIDTH, _PANEL, _LEGEND = 10.0, 3.7, 0.25
 """Inches at 100 pixels each: text of 11 points is 15 pixels high in a picture shown 1000 pixels wide."""
 
