@@ -40,7 +40,7 @@ def contact_sheet(
     columns = min(columns or (len(images) if len(images) <= 6 else int(np.ceil(np.sqrt(len(images))))), len(images))
     rows = -(-len(images) // columns)
     height, width = (max(image.shape[axis] for image in images) for axis in (0, 1))
-    text = int(np.clip(min(height, width) / 20, _SMALLEST_TEXT + 2, 40))
+    text = int(np.clip(min(height, width) / 13, _SMALLEST_TEXT + 2, 40))
     margin = text
     below = 2 * text if captions is not None else 0
     above = 3 * text if title else 0
