@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,9 @@ def test_results_tell_every_pose(reference: Path, data: Path) -> None:
 
 def test_an_interrupted_run_is_continued_to_the_same_bits(reference: Path, data: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "run.completion", *arguments(data, tmp_path)]
-    process = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs are deaf to it, and so are their children
+    process = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, preexec_fn=heard, **pipes)
     folder = tmp_path / "DPoser/left_leg"
     deadline = time.monotonic() + 100
     while not (folder / "batch_000000.npz").exists() and process.poll() is None and time.monotonic() < deadline:

@@ -7,7 +7,9 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -141,7 +143,9 @@ def test_the_films_of_generation_end_with_the_pose_held(tmp_path: Path) -> None:
 
 def test_ctrl_c_in_the_middle_of_a_film_leaves_no_half_film(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "run.demo", "--task", "generation_process", "--num", "1", "--device", "cpu"]
-    process = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    heard = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # a shell's background jobs are deaf to it, and so are their children
+    process = subprocess.Popen(command, cwd=tmp_path, env=ENVIRONMENT, preexec_fn=heard, **pipes)
     folder = tmp_path / "output/test_results/generation_process"
     deadline = time.monotonic() + 200
     while not any(folder.glob(".generation_process1*")) and time.monotonic() < deadline:
