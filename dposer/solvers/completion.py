@@ -92,6 +92,8 @@ PRESETS: dict[str, dict[str, CompletionSettings | SamplingSettings]] = {
 """Mode → release → settings. The published MCG and DPS guide without the network's Jacobian, by one norm for the whole batch."""
 
 _CANDIDATES, _FEW_STEPS = 10, 10
+"""Of "posterior": 100 evaluations a hypothesis. Against fewer samples of more steps, and other weights of the mean error
+(:attr:`SamplingSettings.centrality`), they gave the lowest minimum and mean error on validation subjects of the open corpus."""
 
 
 def mode_settings(
