@@ -210,6 +210,29 @@ class BodyModel(nn.Module):
         given = self._checked({"betas": betas, "expression": expression})
         return self.tree.rest(self._rest_offsets(self._shape(given))).permute(2, 1, 0)
 
+    @property
+    def body_weights(self) -> Tensor:
+        """``(V, 22)``: skinning weights with those of fingers, jaw and eyes given to the body joint that carries them."""
+        return self._body_weights
+
+    @property
+    def carriers(self) -> tuple[int, ...]:
+        """The body joint that each of the J joints moves with."""
+        return (*range(_BODY), *self._anchors.tolist())
+
+    def body_offsets(self) -> tuple[Tensor, Tensor]:
+        """Rest position of the 22 body joints relative to their parents ``(3, 22)``, and its shape directions ``(3, 22, num_betas)``."""
+        return self._offsets[:, :_BODY], self._offsetdirs[:, :_BODY, : self.num_betas]
+
+    def rest_joints_affine(self) -> tuple[Tensor, Tensor]:
+        """Joints of the zero pose and mean shape ``(J, 3)``, and their shape directions ``(J, 3, num_betas)``."""
+        rest = self.tree.rest(self._offsets[..., None])[..., 0]
+        return rest.T, self.tree.rest(self._offsetdirs[..., : self.num_betas]).transpose(0, 1)
+
+    def rest_vertex(self, vertex: int) -> tuple[Tensor, Tensor]:
+        """A vertex of the zero pose and mean shape ``(3,)``, and its shape directions ``(3, num_betas)``."""
+        return self.v_template[vertex], self._shapedirs[vertex, :, : self.num_betas]
+
     def keypoints(self, output: BodyOutput) -> Tensor:
         """Joints and surface keypoints in the order of :attr:`keypoint_layout`: ``(B, 66, 3)`` for SMPL-X.
 

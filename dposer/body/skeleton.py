@@ -139,6 +139,9 @@ def surface_layout(name: str, joints: Sequence[str], parents: Sequence[int]) -> 
 SMPLX_66 = surface_layout("smplx", SMPLX_JOINTS, SMPLX_PARENTS)
 """The 55 SMPL-X joints and 11 surface keypoints, as :meth:`BodyModel.keypoints` gives them."""
 
+SMPLX_22 = Layout("smplx22", SMPLX_JOINTS[:22], _limbs(SMPLX_PARENTS[:22]))
+"""The pelvis and the 21 joints of ``pose_body``."""
+
 _SIDED = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 
 OPENPOSE_25 = Layout(
@@ -207,5 +210,7 @@ BLAZEPOSE_33 = Layout(
 )  # fmt: skip
 """MediaPipe's BlazePose landmarks."""
 
-LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (SMPLX_66, OPENPOSE_25, COCO_17, H36M_17, MPI_INF_3DHP_17, BLAZEPOSE_33)}
+LAYOUTS: dict[str, Layout] = {
+    layout.name: layout for layout in (SMPLX_66, SMPLX_22, OPENPOSE_25, COCO_17, H36M_17, MPI_INF_3DHP_17, BLAZEPOSE_33)
+}
 """Every layout by name."""

@@ -88,8 +88,20 @@ def read_amass(path: PathLike) -> AmassSequence:
         root = _frames(path, arrays, "root_orient", (3,), len(body)) if "root_orient" in arrays else np.zeros_like(body[:, :3])
         hands = _frames(path, arrays, "pose_hand", (90,), len(body)) if "pose_hand" in arrays else None
     trans = _frames(path, arrays, "trans", (3,), len(body)) if "trans" in arrays else np.zeros_like(root)
-    betas = np.atleast_2d(finite(arrays["betas"], f"{path}: betas"))[0] if "betas" in arrays else np.zeros(10)
+    betas = _betas(path, arrays) if "betas" in arrays else np.zeros(10)
     return AmassSequence(body, root, trans, betas, _text(arrays.get("gender"), "neutral"), _rate(path, arrays), hands)
+
+
+def read_betas(path: PathLike) -> np.ndarray:
+    """(B,) the body shape of any ``.npz`` with ``betas``: sequences, ``shape.npz``; of several shapes the first.
+
+    Raises:
+        InputError: unreadable, without betas, or with none in them.
+    """
+    betas = _betas(path, load_npz(path, "a body shape (betas)", required=("betas",)))
+    if not betas.size:
+        raise InputError(f"{path}: 'betas' is empty, expected the coefficients of a body shape")
+    return betas
 
 
 def write_amass(path: PathLike, sequence: AmassSequence, **extra: np.ndarray) -> None:
@@ -192,6 +204,13 @@ def _frames(path: PathLike, arrays: dict[str, np.ndarray], key: str, widths: tup
         wanted = f"({frames or 'frames'}, {' or '.join(map(str, widths))})"
         raise InputError(f"{path}: '{key}' has shape {array.shape}, expected {wanted}; check that it is {_WHAT}")
     return array
+
+
+def _betas(path: PathLike, arrays: dict[str, np.ndarray]) -> np.ndarray:
+    betas = np.atleast_2d(finite(arrays["betas"], f"{path}: betas"))
+    if betas.ndim != 2 or not len(betas):
+        raise InputError(f"{path}: 'betas' has shape {betas.shape}, expected (coefficients,) or (shapes, coefficients)")
+    return betas[0]
 
 
 def _text(value: np.ndarray | None, default: str) -> str:

@@ -46,7 +46,7 @@ def contact_sheet(
     above = 3 * text if title else 0
     sheet = np.full((above + margin + rows * (height + below + margin), margin + columns * (width + margin), 3), _PAPER, np.uint8)
     if title:
-        _write(sheet, title, (sheet.shape[1] // 2, margin + above // 2), round(1.4 * text), sheet.shape[1] - 2 * margin, 600, _INK)
+        write_text(sheet, title, (sheet.shape[1] // 2, margin + above // 2), round(1.4 * text), sheet.shape[1] - 2 * margin, 600, _INK)
     for i, image in enumerate(images):
         row, column = divmod(i, columns)
         top = above + margin + row * (height + below + margin)
@@ -55,7 +55,7 @@ def contact_sheet(
         y, x = top + (height - h) // 2, left + (width - w) // 2
         sheet[y : y + h, x : x + w] = image
         if captions is not None:
-            _write(sheet, captions[i], (left + width // 2, top + height + below // 2), text, width, 400, _QUIET)
+            write_text(sheet, captions[i], (left + width // 2, top + height + below // 2), text, width, 400, _QUIET)
     return sheet
 
 
@@ -71,8 +71,16 @@ def trimmed(images: Sequence[Image], margin: int = 8) -> list[Image]:
     return [image[tuple(cut)] for image in images]
 
 
-def _write(sheet: Image, text: str, middle: tuple[int, int], size: int, room: int, weight: int, ink: int) -> None:
-    """Set ``text`` centred on ``middle`` = (x, y), no wider than ``room`` pixels."""
+def write_text(sheet: Image, text: str, middle: tuple[int, int], size: int, room: int, weight: int, ink: int) -> None:
+    """Set ``text`` on a picture (h, w, 3), in place, centred on ``middle`` = (x, y).
+
+    Text wider than ``room`` pixels is set smaller, then cut short.
+
+    Args:
+        size: height of the letters in pixels.
+        weight: 400 is regular, 600 is bold.
+        ink: grey level, 0 to 255.
+    """
     font = cv2.FontFace("sans")
 
     def width(text: str, size: int) -> int:

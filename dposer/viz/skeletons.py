@@ -96,16 +96,16 @@ def render_skeleton(joints: np.ndarray, parents: Sequence[int], *, colours: Colo
     child = np.flatnonzero(parent >= 0)
     ball, rod = trimesh.creation.icosphere(2, 1.6 * thickness), trimesh.creation.cylinder(thickness, 1.0, sections=16)
     balls = joints[..., :, None, :] + ball.vertices
-    rods = _along(rod.vertices, joints[..., parent[child], :], joints[..., child, :])
+    rods = lay_along(rod.vertices, joints[..., parent[child], :], joints[..., child, :])
     vertices = np.concatenate([part.reshape(*joints.shape[:-2], -1, 3) for part in (balls, rods)], -2)
-    faces = np.concatenate([_repeat(ball, len(parent), 0), _repeat(rod, len(child), len(parent) * len(ball.vertices))])
+    faces = np.concatenate([repeated_faces(ball, len(parent), 0), repeated_faces(rod, len(child), len(parent) * len(ball.vertices))])
     inks = np.broadcast_to(colours, (len(parent), 3))
     paint = np.concatenate([np.repeat(inks, len(ball.vertices), 0), np.repeat(inks[child], len(rod.vertices), 0)])
     view.setdefault("centre", joints.mean(-2))
     return render_mesh(vertices, faces, vertex_colours=paint, **view)
 
 
-def _along(shape: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
+def lay_along(shape: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
     """``m + x e_1 + y e_2 + z (end - start)``: lay a shape (S, 3) of unit length along z between points (..., 3) → (..., S, 3)."""
     axis = end - start
     helper = np.eye(3)[np.abs(axis).argmin(-1)]  # the coordinate axis farthest from parallel
@@ -116,7 +116,7 @@ def _along(shape: np.ndarray, start: np.ndarray, end: np.ndarray) -> np.ndarray:
     return (start + end)[..., None, :] / 2 + shape @ np.stack([first, second, axis], -2)
 
 
-def _repeat(mesh: trimesh.Trimesh, times: int, offset: int) -> np.ndarray:
+def repeated_faces(mesh: trimesh.Trimesh, times: int, offset: int) -> np.ndarray:
     """Faces of ``times`` copies of a mesh laid one after another, the first at vertex ``offset``."""
     copies = np.arange(times)[:, None, None] * len(mesh.vertices) + offset
     return (mesh.faces + copies).reshape(-1, 3)

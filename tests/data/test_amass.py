@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dposer.data.amass import AmassSequence, draw_frames, draw_repeats, find_amass, read_amass, write_amass
+from dposer.data.amass import AmassSequence, draw_frames, draw_repeats, find_amass, read_amass, read_betas, write_amass
 from dposer.errors import InputError
 
 
@@ -140,3 +140,18 @@ def test_repeats_of_the_reference(tmp_path: Path) -> None:
         _sequence_file(tmp_path / f"{name}.npz", 10)
     repeats = [(file.subset, repeat) for file, repeat in draw_repeats(find_amass(tmp_path))]
     assert sorted(repeats) == [("HumanEva", 0), ("SSM", 0), ("Transitions", 0), ("Transitions", 1)]
+
+
+def test_shapes_of_any_file(tmp_path: Path) -> None:
+    betas = np.arange(16.0)
+    np.savez(tmp_path / "shape.npz", betas=betas, gender="male")
+    np.savez(tmp_path / "frames.npz", betas=np.stack([betas, -betas]), poses=_poses(156))
+    for name in ("shape", "frames"):
+        np.testing.assert_array_equal(read_betas(tmp_path / f"{name}.npz"), betas)
+    np.savez(tmp_path / "none.npz", poses=_poses(156))
+    with pytest.raises(InputError, match="lacks betas"):
+        read_betas(tmp_path / "none.npz")
+    for empty in (np.zeros(0), np.zeros((0, 10)), np.zeros((1, 1, 10))):
+        np.savez(tmp_path / "empty.npz", betas=empty)
+        with pytest.raises(InputError, match="'betas'"):
+            read_betas(tmp_path / "empty.npz")

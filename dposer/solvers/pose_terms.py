@@ -1,0 +1,87 @@
+r"""Priors over poses as quadratics ½ (θ − c)ᵀ C (θ − c), what a second-order solver can take in.
+
+The diffusion prior enters by a proximal step: with the pose blurred to the level σ̃ = σ(t)/α(t) of normalised space,
+
+.. math:: -\nabla_{\tilde x} \log p_{\tilde\sigma}(\tilde x) = (\tilde x - \hat x_0) / \tilde\sigma^2, \qquad
+          -\nabla^2_{\tilde x} \log p_{\tilde\sigma} \preceq 1 / \tilde\sigma^2,
+
+so c = x̂₀ and C = κ / σ̃² is that energy's tangent quadratic from above. The gradient is the one of DPoser's regulariser (arXiv
+2312.05541, eq. 8) with a weight that is that of Bayes' rule for κ = 1. Neighbouring frames of a motion tell the prior nearly the same
+thing, so that κ there is well below 1.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dposer.prior.pose_prior import PosePrior
+from dposer.solvers.gauss_newton import Quadratic
+
+PoseTerm = Callable[[Tensor, float], Quadratic]
+"""Called with poses (F, B, 63) and how far the solver is, from 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Anneal:
+    """The level σ̃ falls geometrically from ``first`` to ``last``; the weight is κ."""
+
+    first: float
+    last: float
+    weight: float
+
+    def level(self, done: float) -> float:
+        return self.first * (self.last / self.first) ** done
+
+
+class DiffusionTerm:
+    """The diffusion prior at falling levels.
+
+    x̂₀ is the mean over noise z and −z, which frees it of the noise to first order; z is the same for all frames, so that it adds no
+    jitter, and is drawn anew at each step.
+
+    Args:
+        prior: the pose prior.
+        anneal: levels and weight.
+        generator: source of the noise.
+    """
+
+    def __init__(self, prior: PosePrior, anneal: Anneal, generator: torch.Generator | None = None) -> None:
+        self.prior, self.anneal, self.generator = prior, anneal, generator
+        self.spread = spread(prior)
+
+    @torch.no_grad()
+    def __call__(self, pose: Tensor, done: float) -> Quadratic:
+        level = self.anneal.level(done)
+        t = self.prior.schedule.time(-math.log(level))
+        frames = pose.flatten(0, 1)
+        noise = torch.randn(self.prior.dim, generator=self.generator, device=pose.device, dtype=pose.dtype).expand(len(frames), -1)
+        clean = [self.prior.denoise(frames, t, sign * noise) for sign in (1, -1)]
+        precision = self.anneal.weight / (level * self.spread) ** 2
+        return Quadratic(((clean[0] + clean[1]) / 2).view_as(pose), precision)
+
+
+class GaussianTerm:
+    """κ times −log N(μ, Σ) of axis-angle poses.
+
+    Args:
+        mean: (63,) radians.
+        covariance: (63, 63).
+        weight: κ.
+    """
+
+    def __init__(self, mean: Tensor, covariance: Tensor, weight: float = 1.0) -> None:
+        self.quadratic = Quadratic(mean, weight * torch.linalg.inv(covariance.double()).to(covariance))
+
+    def __call__(self, pose: Tensor, done: float) -> Quadratic:
+        return self.quadratic
+
+
+def spread(prior: PosePrior) -> Tensor:
+    """(63,) radians that one unit of normalised space stands for; the six numbers of rot6d move √(4/3) as far as the angle, on average."""
+    scale = prior.normalizer.scale
+    if prior.dim == 63:
+        return scale
+    return (scale.unflatten(0, (21, 6)).square().mean(1) * 3 / 4).sqrt().repeat_interleave(3)
