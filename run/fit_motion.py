@@ -117,6 +117,7 @@ def main(args: Args) -> None:
     """Read, fit, tell, write."""
     path = _checked(args)
     device = pick_device(args.device)
+    torch.set_num_threads(1)  # of a window's small products two threads make no faster work, and on a busy machine far slower
     betas = np.zeros(0) if args.betas is None else _known_part(read_betas(args.betas))
     body = BodyModel(args.bodymodel_path, device, num_betas=_count(betas), gender=args.gender)
     prior = load_prior(args.ckpt_path, args.dataset_folder / args.version, device)

@@ -40,7 +40,7 @@ from dposer.prior.timesteps import Strategy
 from dposer.solvers.denoising_scores import FIGURES, DenoisingScores, Solve, denoising_scores, evaluate_denoising, published_figures, solver
 from dposer.solvers.generation_scores import joint_positions
 from dposer.solvers.motion_adam import Dataset, Release
-from dposer.solvers.motion_denoising import JOINTS, denoising_settings, simulate, smooth_poses
+from dposer.solvers.motion_denoising import JOINTS, MotionSettings, NewtonSettings, denoising_settings, simulate, smooth_poses
 from dposer.viz import contact_sheet, save_image, write_video
 from dposer.viz.motion import Layer, MeshLayer, Pane, PointLayer, Stage, film
 from dposer.viz.render import view_rotation
@@ -115,7 +115,7 @@ class Laboratory:
         self.args, self.device = _checked(args), device
         self.hidden_name = args.part or ("missing" if args.missing else None)
         self.noise_std = (0.0 if self.hidden_name else 0.04) if args.noise_std is None else args.noise_std
-        self.settings = None
+        self.settings: MotionSettings = NewtonSettings()
         if args.preset is not None:
             self.settings = denoising_settings(args.preset, self.noise_std, self.hidden_name, args.time_strategy, args.dataset)
         self.body = BodyModel(args.bodymodel_path, device=device)
@@ -125,7 +125,7 @@ class Laboratory:
 
     @cached_property
     def solve(self) -> Solve:
-        smooths = self.args.post_smooth and not (self.settings and self.settings.smooth)
+        smooths = self.args.post_smooth and not getattr(self.settings, "smooth", None)
         solve = solver(self.prior, self.body, self.noise_std, self.settings)
         return (lambda *inputs: smooth_poses(solve(*inputs))) if smooths else solve
 

@@ -1,5 +1,6 @@
 """Every command of the README is run, on small stand-ins for the files a user would have."""
 
+import json
 import os
 import re
 import shlex
@@ -8,13 +9,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import c3d
 import numpy as np
 import pytest
 import torch
 
 from dposer.assets import asset
+from dposer.body import BodyModel
+from dposer.body.points import BodyPoints, Skeleton
+from dposer.body.skeleton import H36M_17
 from dposer.data.amass import AmassSequence, write_amass
 from dposer.data.processed import PoseSplit, write_split
+from dposer.files import save_npz
 from dposer.prior.config import ModelConfig
 from dposer.prior.networks import build_network
 from tests.capture import write_corpus
@@ -35,6 +41,8 @@ SMALLER = {  # what keeps a command within seconds; what it does stays the same
     "solvers": ["--only", "DPoser x"],
     "completion2": ["--num", "1"],
     "benchmarks": ["--only", "rendering"],
+    "run.fit_motion": ["--faster", "--max-frames", "2"],
+    "run.motion_denoising": ["--faster"],
 }
 
 
@@ -64,9 +72,33 @@ def belongings(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for split in ("train", "valid", "test"):
             poses = PoseSplit(0.2 * torch.randn(64, 63, generator=generator), torch.zeros(64, 3), torch.zeros(64, 10), torch.arange(64) % 4)
             write_split(folder / "data" / data / "version1", split, poses)
+    write_points(folder)
     torch.save(published(), folder / "axis-zscore-400k.pth")
     write_corpus(folder / "mocap")
     return folder
+
+
+def write_points(folder: Path) -> None:
+    """Joints and markers of a body that stands still, and a fragment of motion."""
+    body = BodyModel()
+    points = BodyPoints.of_layout(body, H36M_17)
+    still = Skeleton(body)(torch.zeros(1, 63), torch.eye(3)[None], torch.zeros(1, 3))
+    joints = 1000 * points(still)[0].numpy()
+    header = ",".join(f"{name}_{axis}" for name in points.names for axis in "xyz")
+    row = ",".join(f"{value:.3f}" for value in joints.flatten())
+    (folder / "joints.csv").write_text("\n".join([header, *[row] * 8]) + "\n")
+    vertices = list(range(0, body.num_vertices, body.num_vertices // 12))
+    markers = {f"M{vertex}": {"vertex": vertex, "distance": 0.0} for vertex in vertices}
+    (folder / "markers.json").write_text(json.dumps({"markers": markers}))
+    writer = c3d.Writer(point_rate=30, analog_rate=30)
+    writer.set_point_labels(list(markers))
+    measured = np.concatenate([1000 * body.v_template[vertices].numpy(), np.zeros((len(vertices), 2))], axis=1).astype(np.float32)
+    writer.add_frames([(measured, np.zeros((0, 1)))] * 8)
+    with (folder / "capture.c3d").open("wb") as file:
+        writer.write(file)
+    save_npz(
+        folder / "data" / "HumanEva_60" / "S1" / "walk_batch000.npz", {"pose_body": np.zeros((60, 63)), "root_orient": np.zeros((60, 3))}
+    )
 
 
 def published() -> dict:

@@ -16,6 +16,7 @@ and its rotation vector :math:`r_i` turns the joint by :math:`\omega = W_{p(i)} 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -30,15 +31,15 @@ BODY = 1 + len(BODY_JOINTS)
 
 _LIMBS = ("knee", "ankle", "foot", "elbow", "wrist")
 _HIPS = {"left_hip": 0.5, "right_hip": 0.5}
-_HEAD = {"head": 0.7, "nose": 0.3}
+_HEAD = {"neck": 0.3, "head": 0.5, "nose": 0.2}
 REGRESSED: dict[str, dict[str, Mapping[str, float]]] = {
     H36M_17.name: {
         "pelvis": _HIPS,
-        "left_hip": {"left_hip": 1.45, "right_hip": -0.45},
-        "right_hip": {"right_hip": 1.45, "left_hip": -0.45},
+        "left_hip": {"left_hip": 1.6, "right_hip": -0.6},
+        "right_hip": {"right_hip": 1.6, "left_hip": -0.6},
         "spine": {"spine2": 1.0},
         "head": _HEAD,
-        "head_top": {"crown": 0.75, "head": 0.25},
+        "head_top": {"crown": 0.5, "head": 0.5},
     },
     MPI_INF_3DHP_17.name: {"pelvis": _HIPS, "spine": {"spine2": 1.0}, "head": _HEAD, "head_top": {"crown": 1.0}},
     BLAZEPOSE_33.name: {
@@ -208,7 +209,10 @@ class Skeleton(nn.Module):
 
 
 def left_jacobian(rotvec: Tensor) -> Tensor:
-    r""":math:`1 + \tfrac{1 - \cos\theta}{\theta^2} [r]_\times + \tfrac{\theta - \sin\theta}{\theta^3} [r]_\times^2`: (..., 3) → (..., 3, 3)."""
+    r"""The left Jacobian of SO(3) at rotation vectors: (..., 3) → (..., 3, 3).
+
+    .. math:: 1 + \tfrac{1 - \cos\theta}{\theta^2} [r]_\times + \tfrac{\theta - \sin\theta}{\theta^3} [r]_\times^2
+    """
     squared = rotvec.square().sum(-1)[..., None, None] + torch.finfo(rotvec.dtype).eps ** 2
     angle = squared.sqrt() / math.pi
     b, c = torch.sinc(angle / 2).square() / 2, (1 - torch.sinc(angle)) / squared
@@ -261,15 +265,16 @@ class _Anatomy:
             bound[self.body.carriers[row]] = 1
             return bound, self.rest[row] + self.rest.new_tensor(place.offset), self.rest_dirs[row]
         vertex = self.vertices.get(str(source), source)
-        if not isinstance(vertex, int):
+        if not isinstance(vertex, Integral):
             raise InputError(f"point {place.name}: '{source}' is neither a joint nor a surface keypoint of this body ({self.body.kind})")
         if not 0 <= vertex < self.body.num_vertices:
             raise InputError(
                 f"point {place.name}: vertex {vertex}, expected 0 to {self.body.num_vertices - 1} on this body ({self.body.kind}); "
                 "take points made for this body, or the body they were made for"
             )
-        at, moves = self.body.rest_vertex(vertex)
-        return self.body.body_weights[vertex], at + place.distance * self._normal(vertex), moves
+        row = int(vertex)
+        at, moves = self.body.rest_vertex(row)
+        return self.body.body_weights[row], at + place.distance * self._normal(row), moves
 
     def _normal(self, vertex: int) -> Tensor:
         """Mean of the normals of the faces around, by their areas."""

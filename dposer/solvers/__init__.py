@@ -8,5 +8,21 @@ from dposer.solvers.completion import (
     mode_settings,
     sampling_settings,
 )
+from dposer.solvers.motion_denoising import AdamSettings, NewtonSettings, denoise_motion, denoising_settings
+from dposer.solvers.motion_fitting import MotionFit, fit_joints, fit_motion
 
-__all__ = ["COMPLETION_PRESETS", "CompletionSettings", "SamplingSettings", "complete", "mode_settings", "sampling_settings"]
+__all__ = [
+    "COMPLETION_PRESETS",
+    "AdamSettings",
+    "CompletionSettings",
+    "MotionFit",
+    "NewtonSettings",
+    "SamplingSettings",
+    "complete",
+    "denoise_motion",
+    "denoising_settings",
+    "fit_joints",
+    "fit_motion",
+    "mode_settings",
+    "sampling_settings",
+]

@@ -21,11 +21,12 @@ class BandedCholesky:
     Args:
         blocks: ``blocks[k]`` is (F - k, B, D, D): the blocks :math:`H_{f,f+k}` of all frames, for k = 0 .. w.
 
-    Raises:
-        torch.linalg.LinAlgError: a matrix is not positive definite.
+    Attributes:
+        definite: (B,) whether a matrix is positive definite; of others the solutions mean nothing, and those of the rest are not touched.
     """
 
     def __init__(self, blocks: Sequence[Tensor]) -> None:
+        self.definite = torch.ones(blocks[0].shape[1], dtype=torch.bool, device=blocks[0].device)
         self._inverse: list[Tensor] = []  # of the diagonal blocks L[f, f]: products are faster than solving with each anew
         self._below: list[list[Tensor]] = []  # of frame f: L[f, f - 1], L[f, f - 2], ...
         width = len(blocks) - 1
@@ -40,8 +41,11 @@ class BandedCholesky:
             rest = blocks[0][f]
             for part in row:
                 rest = torch.baddbmm(rest, part, part.mT, alpha=-1)
-            factor = torch.linalg.cholesky(rest)
-            self._inverse.append(torch.linalg.solve_triangular(factor, torch.eye(len(rest[0])).to(rest), upper=False))
+            factor, info = torch.linalg.cholesky_ex(rest)
+            fine, identity = info == 0, torch.eye(len(rest[0])).to(rest)
+            self.definite &= fine
+            factor = torch.where(fine[:, None, None], factor, identity)
+            self._inverse.append(torch.linalg.solve_triangular(factor, identity, upper=False))
             self._below.append(row)
 
     def solve(self, right: Tensor) -> Tensor:

@@ -311,14 +311,14 @@ def evaluate_completion(
     """
     poses = poses.to(prior.device)
     with count_evaluations(prior) as counter:
-        start = _now(prior.device)
+        start = now(prior.device)
         completions = solve(poses, missing, generator, progress)
-        seconds = _now(prior.device) - start
+        seconds = now(prior.device) - start
     scores = completion_scores(body, completions, poses, missing)
     return CompletionResult(scores, _plausibility(prior, completions), completions, counter.rows, seconds)
 
 
-def _now(device: torch.device) -> float:
+def now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter()

@@ -17,7 +17,7 @@ from dposer.body.model import BodyModel
 from dposer.errors import InputError
 from dposer.metrics.poses import acceleration_error, distances, jitter, mpjpe, mpvpe
 from dposer.prior.pose_prior import PosePrior, Progress
-from dposer.solvers.completion_scores import _now
+from dposer.solvers.completion_scores import now
 from dposer.solvers.motion_denoising import MotionSettings, denoise_motion
 
 PUBLISHED: Mapping[tuple[str, str], Mapping[str, Mapping[str, float]]] = {
@@ -197,9 +197,9 @@ def evaluate_denoising(
         solve: see :func:`solver`.
         visible: bool, of what was observed: (22,), (F, 22) or (N, F, 22).
     """
-    start = _now(body.device)
+    start = now(body.device)
     found = solve(observed, visible, generator, progress)
-    ms = 1000 * (_now(body.device) - start) / len(poses)
+    ms = 1000 * (now(body.device) - start) / len(poses)
     scores = denoising_scores(body, found, poses, observed, visible)
     return dataclasses.replace(scores, ms=torch.full_like(scores.frames, ms))
 

@@ -6,10 +6,11 @@ Over poses θ, and where they are free roots, translations and shapes β, of F f
           + \tfrac12 \sum_f (\Delta^2 \theta_f)^T S \Delta^2 \theta_f
           + \tfrac12 \sum_f (\theta_f - c_f)^T C (\theta_f - c_f) + \tfrac12 \|\beta\|^2
 
-with points q and joints J of the body and :math:`\Delta^2 J_f = J_{f-1} - 2 J_f + J_{f+1}`. Robust terms enter by their weights w and a, anew at every step (iteratively
-reweighted least squares: Cauchy for the measurement, Student's t for accelerations); a prior enters as the quadratic (c, C) that stands for it at the current poses. Accelerations couple a frame
-with the next two, so a step solves a block-banded system (:mod:`dposer.solvers.banded`); a shape shared by all frames borders it, and
-is eliminated by its Schur complement. Sequences of a batch are damped apart (Levenberg–Marquardt) and never meet.
+with points q and joints J of the body and :math:`\Delta^2 J_f = J_{f-1} - 2 J_f + J_{f+1}`. Robust terms enter by their weights,
+anew at every step (iteratively reweighted least squares: Cauchy for the measurement, Student's t for accelerations); a prior enters as
+the quadratic (c, C) that stands for it at the current poses. Accelerations couple a frame with the next two, so a step solves a
+block-banded system (:mod:`dposer.solvers.banded`); a shape shared by all frames borders it, and is eliminated by its Schur complement.
+Sequences of a batch are damped apart (Levenberg–Marquardt) and never meet.
 """
 
 import dataclasses
@@ -148,17 +149,18 @@ class MotionSolver:
         blocks, gradient, border, corner = self._system(state, prior)
         blocks[0].diagonal(dim1=-2, dim2=-1).add_(damping[:, None])
         right = gradient[..., None] if border is None else torch.cat((gradient[..., None], border), -1)
-        try:
-            solved = BandedCholesky(blocks).solve(right)
-        except torch.linalg.LinAlgError:  # rounding has made a matrix indefinite
-            return state, damping * _STIFFEN
+        factor = BandedCholesky(blocks)
+        solved = factor.solve(right)
         change, shape_change = -solved[..., 0], None
         if border is not None and corner is not None:
             shape_change = self._shape_change(border, corner, solved, state.betas)
             change = change - (solved[..., 1:] @ shape_change[..., None])[..., 0]
         moved = self._moved(state, change, shape_change)
         gain = self.energy(state, prior) - self.energy(moved, prior)
-        better = (gain.sum().expand_as(gain) if self.one_shape else gain) >= 0
+        definite = factor.definite  # rounding can make a matrix indefinite
+        if self.one_shape:
+            gain, definite = gain.sum().expand_as(gain), definite.all().expand_as(definite)
+        better = definite & (gain >= 0)
         damping = torch.where(better, damping * _EASE, damping * _STIFFEN).clamp(*_DAMPING)
         return _chosen(better, moved, state), damping
 
@@ -249,9 +251,9 @@ class MotionSolver:
         force = _spread_back(weights[..., None] * bends)[self._fixed :]
         gradient += (joints.jacobian.mT @ force.flatten(2)[..., None])[..., 0]
         if joints.shape is not None and border is not None and corner is not None:
-            bent = _bends(joints.shape)
+            bent = _bends(torch.cat((torch.zeros_like(joints.shape[:1]).expand(self._fixed, -1, -1, -1), joints.shape)))
             weighted = bent * _per_axis(weights)
-            border += joints.jacobian.mT @ _spread_back(weighted)
+            border += joints.jacobian.mT @ _spread_back(weighted)[self._fixed :]
             corner += (weighted.mT @ torch.cat((bent, bends.flatten(2)[..., None]), -1)).sum(0)
 
     def _turns(self, scale: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:

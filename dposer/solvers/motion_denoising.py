@@ -70,6 +70,8 @@ def denoise_motion(
     body = body or BodyModel(device=prior.device if prior is not None else joints.device)
     if prior is not None and prior.device != body.device:
         raise InputError(f"the prior is on {prior.device} and the body on {body.device}, expected one device; move one of them")
+    if noise_std is not None and not 0 <= noise_std < math.inf:
+        raise InputError(f"noise_std = {noise_std}, expected a standard deviation in metres, 0 or more")
     settings = settings or NewtonSettings()
     if type(settings) not in _SOLVERS:
         known = ", ".join(kind.__name__ for kind in _SOLVERS)

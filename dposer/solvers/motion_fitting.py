@@ -39,6 +39,10 @@ _ENOUGH = 10
 """Frames that tell how much a length varies."""
 _LEAST_NOISE = 0.002
 """Metres: no layout is the body's own to less."""
+_NO_TURN = 1e-6
+"""Radians."""
+_SPAN = 0.05
+"""Metres, root of a sum of squares: how far points must be from one line to show a turn about it."""
 _MEDIAN_OF_MAXWELL = 1.538
 """Median length of a vector of three standard normal numbers."""
 
@@ -225,8 +229,13 @@ def fit_motion(
         progress: called as ``progress(done, total)`` with frames.
 
     Raises:
-        InputError: wrong shapes, no point in any frame, an unknown layout, or a window that does not move on.
+        InputError: wrong shapes, no point in any frame, an unknown layout, a rate or noise that is not positive, or a window that does
+            not move on.
     """
+    if noise_std is not None and not 0 < noise_std < math.inf:
+        raise InputError(f"noise_std = {noise_std}, expected a standard deviation in metres above 0, or None to have it estimated")
+    if not 0 < fps < math.inf:
+        raise InputError(f"fps = {fps}, expected a positive number of frames per second")
     if not 0 <= overlap < window:
         raise InputError(f"window = {window} and overlap = {overlap} frames, expected 0 <= overlap < window")
     task = _Task(prior, points, what, confidence, body, generator, settings or NewtonSettings(robust=_ROBUST))
@@ -241,7 +250,7 @@ def fit_motion(
     while start < frames:
         rows = slice(start, min(start + window, frames))
         state = task.start(rows, anchors, found)
-        before = parts[-1].frames(slice(-2, None)) if parts else None
+        before = joined(parts[-2:]).frames(slice(-2, None)) if parts else None
         solver = task.solver(rows, noise, _smoothness(task.settings, fps, task.spread), before)
         state = _solve(solver, state, task.term(noise), task.settings.steps, _START_DAMPING if found is None else _WARM_DAMPING)
         count = len(state.pose) if rows.stop == frames else window - overlap
@@ -250,7 +259,8 @@ def fit_motion(
         start += count
         if progress is not None:
             progress(start, frames)
-    return task.result(joined(parts), noise)
+    fit = task.result(joined(parts), noise)
+    return dataclasses.replace(fit, root_orient=unwrapped(fit.root_orient), betas=fit.betas[0])
 
 
 def fit_joints(
@@ -286,13 +296,16 @@ def fit_joints(
         as of a motion of N frames, with betas (N, S).
 
     Raises:
-        InputError: wrong shapes, a target set without any point, an unknown layout.
+        InputError: wrong shapes, a target set without any point, an unknown layout, noise that is not positive.
     """
+    if not 0 < noise_std < math.inf:
+        raise InputError(f"noise_std = {noise_std}, expected a standard deviation in metres above 0")
     task = _Task(prior, targets, what, confidence, body, generator, settings or IK_SETTINGS)
     empty = (task.precision.sum((1, 2)) == 0).nonzero()
     if len(empty):
         raise InputError(f"targets: row {int(empty[0])} has no point, expected at least one; leave the row out")
-    state = task.rough(slice(None), task.rest_pose.expand(len(targets), 1, 63), task.shape(betas, len(targets)))
+    rows = torch.arange(len(targets), device=task.places.device)
+    state = task.rough(rows, task.rest_pose.expand(len(rows), 1, 63), task.shape(betas, len(rows)), alone=True)
     observation = task.observation(slice(None), noise_std, across=True)
     solver = MotionSolver(task.skeleton, task.joints, observation, free_shape=fit_shape, robust=_robust(task.settings, noise_std))
     alone = _solve(solver, state.transposed(), task.term(noise_std), task.settings.steps, _START_DAMPING, progress)
@@ -386,18 +399,21 @@ class _Task:
     def shape(self, betas: Tensor | None, count: int) -> Tensor:
         if betas is None:
             return self.places.new_zeros(count, self.body.num_betas)
-        if betas.shape[-1] > self.body.num_betas or betas.ndim > 2:
-            raise InputError(f"betas: shape {tuple(betas.shape)}, expected ({self.body.num_betas},) or fewer")
+        fits = betas.ndim == 1 or (betas.ndim == 2 and len(betas) in (1, count))
+        if not fits or not 0 < betas.shape[-1] <= self.body.num_betas:
+            raise InputError(f"betas: shape {tuple(betas.shape)}, expected 1 to {self.body.num_betas} numbers, or {count} rows of such")
+        if not bool(betas.isfinite().all()):
+            raise InputError("betas: holds NaN or infinity, expected finite numbers; leave betas out to have the shape solved for")
         return _padded(betas.to(self.places), self.body).expand(count, -1)
 
     # ---- the start -----------------------------------------------------------------------------------------------------
 
     def fit_anchors(self, betas: Tensor | None, noise: float, fps: float) -> "_Anchors":
         """Stretches spread over the sequence, fitted with one shape. (Single frames would stretch the limbs to their noise.)"""
-        frames = len(self.places)
-        length, count = min(_STRETCH, frames), min(_STRETCHES, -(-frames // _STRETCH))
-        starts = torch.linspace(0, frames - length, count).long()
-        rows = (starts + torch.arange(length)[:, None]).to(self.places.device)  # (length, count)
+        seen = (self.precision[:, 0] > 0).any(1).nonzero()[:, 0]
+        length, count = min(_STRETCH, len(self.places)), min(_STRETCHES, -(-len(seen) // _STRETCH))
+        starts = seen[torch.linspace(0, max(len(seen) - length, 0), count).long()].clamp_max(len(self.places) - length)
+        rows = starts + torch.arange(length, device=starts.device)[:, None]  # (length, count)
         places, precision = self.places[rows, 0], self.precision[rows, 0]
         flat = self.rough(rows.flatten(), self.rest_pose.expand(rows.numel(), 1, 63), self.shape(betas, 1))
         shape = rows.shape
@@ -418,31 +434,31 @@ class _Task:
     def start(self, rows: slice, anchors: "_Anchors", found: MotionState | None) -> MotionState:
         """Frames in the pose of the nearest anchor, placed by their own points; those that were found before as they are."""
         frames = torch.arange(len(self.places), device=self.places.device)[rows]
-        nearest = (frames[:, None] - anchors.rows).abs().argmin(1)
-        state = self.rough(rows, anchors.poses[nearest], anchors.betas)
+        state = self.rough(frames, anchors.poses[_nearest(frames, anchors.rows)], anchors.betas)
         if found is None or not len(found.pose):
             return state
         rest = state.frames(slice(len(found.pose), None))
         return joined((found, rest))
 
-    def rough(self, rows: slice | Tensor, pose: Tensor, betas: Tensor) -> MotionState:
-        """Poses (F, 1, 63) turned and moved as a whole onto the points; what shows too few points is placed like its neighbour."""
-        places, weights = self.places[rows][:, 0], self.precision[rows][:, 0]
-        posed = self.skeleton(pose[:, 0], torch.eye(3).to(pose).expand(len(pose), 3, 3), pose.new_zeros(len(pose), 3), betas)
-        own = self.points(posed, betas.expand(len(pose), -1))
+    def rough(self, frames: Tensor, pose: Tensor, betas: Tensor, alone: bool = False) -> MotionState:
+        """Poses (F, 1, 63) turned about the pelvis and moved as a whole onto the points of some frames; those that show too little take
+        the turn, and if need be the place, of the frame nearest in time, unless frames stand ``alone``."""
+        places, weights = self.places[frames][:, 0], self.precision[frames][:, 0]
+        identity = torch.eye(3).to(pose).expand(len(pose), 3, 3)
+        posed = self.skeleton(pose[:, 0], identity, pose.new_zeros(len(pose), 3), betas)
+        pelvis = posed.positions[:, :1]
+        own = self.points(posed, betas.expand(len(pose), -1)) - pelvis
         weights = weights * torch.where(self.points.steady, 1.0, 0.1)  # limbs say less of where the trunk is
         enough = _spans(places, weights)
-        pelvis = posed.positions[:, 0]
-        total = weights.sum(1, keepdim=True).clamp_min(1e-9)
-        shift = ((places - own) * weights[..., None]).sum(1) / total
-        root = torch.eye(3).to(pose).repeat(len(pose), 1, 1)
+        root = identity
         if bool(enough.any()):
-            turn, move = roma.rigid_points_registration(own[enough], places[enough], weights[enough])
-            root[enough] = turn
-            shift[enough] = move + (turn @ pelvis[enough][..., None])[..., 0] - pelvis[enough]
-            good = enough.nonzero()[:, 0]
-            nearest = good[(torch.arange(len(pose), device=good.device)[:, None] - good).abs().argmin(1)]
-            root, shift = root[nearest], torch.where((enough | (weights.sum(1) > 0))[:, None] & enough[:, None], shift, shift[nearest])
+            turn, _ = roma.rigid_points_registration(own[enough], places[enough], weights[enough])
+            root = identity.index_put((enough,), turn) if alone else turn[_nearest(frames, frames[enough])]
+        total = weights.sum(1)
+        away = places - pelvis - own @ root.mT
+        shift = (away * weights[..., None]).sum(1) / total.clamp_min(1e-9)[:, None]
+        if not alone and bool((total > 0).any()):
+            shift = shift[total > 0][_nearest(frames, frames[total > 0])]
         return MotionState(pose, root[:, None], shift[:, None], betas)
 
     def result(self, state: MotionState, noise: float) -> MotionFit:
@@ -454,9 +470,9 @@ class _Task:
         seen = self.precision[:, 0] > 0
         return MotionFit(
             pose_body=frames,
-            root_orient=unwrapped(roma.rotmat_to_rotvec(state.root.flatten(0, 1))),
+            root_orient=roma.rotmat_to_rotvec(state.root.flatten(0, 1)),
             trans=state.trans.flatten(0, 1),
-            betas=betas[0] if len(betas) == 1 else betas,
+            betas=betas,
             points=points,
             residuals=torch.where(seen, residuals, torch.nan),
             noise_std=noise,
@@ -464,7 +480,7 @@ class _Task:
         )
 
     def _times(self, noise: float) -> tuple[float, float] | None:
-        if self.prior is None or self.settings.term is not None:
+        if self.prior is None or self.settings.term is not None or self.settings.prior_weight == 0:
             return None
         anneal = self.settings.anneal or anneal_for(noise)
         first, last = (float(self.prior.schedule.time(-math.log(level))) for level in (anneal.first, anneal.last))
@@ -487,12 +503,17 @@ def unwrapped(rotvecs: Tensor) -> Tensor:
     """(F, 3) axis-angle → the same rotations, each by the number of whole turns that brings it nearest to the one before."""
     result = rotvecs.double().cpu().numpy().copy()
     for f in range(1, len(result)):
-        angle = float(np.linalg.norm(result[f]))
-        if angle > 1e-6:
-            axis = result[f] / angle
+        angle, before = np.linalg.norm(result[f]), np.linalg.norm(result[f - 1])
+        if max(angle, before) > _NO_TURN:
+            axis = result[f] / angle if angle > _NO_TURN else result[f - 1] / before  # no rotation is a whole turn about any axis
             turns = np.round((axis @ result[f - 1] - angle) / (2 * math.pi))
             result[f] += 2 * math.pi * turns * axis
     return torch.from_numpy(result).to(rotvecs)
+
+
+def _nearest(frames: Tensor, others: Tensor) -> Tensor:
+    """For each of some frames the entry of ``others`` that is nearest in time."""
+    return (frames[:, None] - others).abs().argmin(1)
 
 
 def _spans(places: Tensor, weights: Tensor) -> Tensor:
@@ -500,8 +521,8 @@ def _spans(places: Tensor, weights: Tensor) -> Tensor:
     seen = weights > 0
     count = seen.sum(1)
     centred = (places - (places * seen[..., None]).sum(1, keepdim=True) / count.clamp_min(1)[:, None, None]) * seen[..., None]
-    extents = torch.linalg.svdvals(centred)
-    return (count >= 3) & (extents[:, 1] > 0.05)
+    scatter = torch.linalg.eigvalsh(centred.mT @ centred)
+    return (count >= 3) & (scatter[:, 1] > _SPAN**2)
 
 
 def _places(body: BodyModel, what: Points) -> tuple[list[Place], Sequence[tuple[int, int]]]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dposer.diffusion.schedule import gaussian_like
 from dposer.prior.pose_prior import PosePrior
 from dposer.solvers.gauss_newton import Quadratic
 
@@ -57,10 +58,10 @@ class DiffusionTerm:
         level = self.anneal.level(done)
         t = self.prior.schedule.time(-math.log(level))
         frames = pose.flatten(0, 1)
-        noise = torch.randn(self.prior.dim, generator=self.generator, device=pose.device, dtype=pose.dtype).expand(len(frames), -1)
+        noise = gaussian_like(self.prior.normalizer.shift, self.generator).expand(len(frames), -1)
         clean = [self.prior.denoise(frames, t, sign * noise) for sign in (1, -1)]
         precision = self.anneal.weight / (level * self.spread) ** 2
-        return Quadratic(((clean[0] + clean[1]) / 2).view_as(pose), precision)
+        return Quadratic(((clean[0] + clean[1]) / 2).view_as(pose).to(pose), precision.to(pose))
 
 
 class GaussianTerm:

@@ -56,7 +56,7 @@ def test_layouts_are_consistent(layout: Layout) -> None:
 
 def test_layout_sizes() -> None:
     assert {name: len(layout.joints) for name, layout in LAYOUTS.items()} == {
-        "smplx": 66, "openpose25": 25, "coco17": 17, "h36m17": 17, "mpi_inf_3dhp17": 17, "blazepose33": 33,
+        "smplx": 66, "smplx22": 22, "openpose25": 25, "coco17": 17, "h36m17": 17, "mpi_inf_3dhp17": 17, "blazepose33": 33,
     }  # fmt: skip
 
 
