@@ -5,6 +5,11 @@
 
 With a processed data set (`python -m run.prepare_data`) samplers and completions are scored on its test split. How good
 samples are beside real poses is told by `python -m run.evaluate`.
+
+    python -m benchmarks --only denoising partial ik motion_speed long_motion --output docs/motion.md
+
+needs whole motions (`python -m run.prepare_data ... --write-amass data/AMASS/amass_like`); without `--only` these sections
+are left out where there are none.
 """
 
 from collections.abc import Callable
@@ -14,12 +19,17 @@ from typing import Literal
 
 import torch
 
-from benchmarks import guidance, prior, speed
+from benchmarks import guidance, motion, motion_data, motion_speed, prior, speed
+from dposer.body import BodyModel
 from dposer.files import save_bytes
+from dposer.prior import PosePrior
 from run._cli import cli
 from run._report import machine
 
-Section = Literal["kinematics", "metrics", "large_metrics", "rendering", "sampling", "training", "solver", "completion", "guidance"]
+Section = Literal[
+    "kinematics", "metrics", "large_metrics", "rendering", "sampling", "training", "solver", "completion", "guidance",
+    "denoising", "partial", "ik", "motion_speed", "long_motion",
+]  # fmt: skip
 
 
 @dataclass
@@ -27,12 +37,16 @@ class Args:
     dataset_folder: Path | None = None
     """Processed data set (holds a version folder)."""
     version: str = "version1"
+    motion_folder: Path = motion_data.FOLDER
+    """Whole motions: AMASS files <split>/<subject>/*.npz of the splits train, valid and test."""
     ckpt_path: Path | None = None
     """Weights; default: the prior that ships."""
     only: tuple[Section, ...] = ()
     """Which sections; default all."""
     poses: int = 500
     """Poses per figure of the prior."""
+    per_subject: int = 2
+    """Fragments of motion of each held-out subject."""
     threads: int = 0
     """Threads of torch; 0 leaves its default."""
     output: Path | None = None
@@ -54,6 +68,14 @@ def main(args: Args) -> None:
         "completion": lambda: prior.completion(_data(args), args.seed),
         "guidance": lambda: guidance.biases(args.seed),
     }
+    if args.only or args.motion_folder.exists():
+        sections |= {
+            "denoising": lambda: motion.denoising(_motions(args), args.per_subject),
+            "partial": lambda: motion.partial(_motions(args), args.per_subject),
+            "ik": lambda: motion.ik(_motions(args)),
+            "motion_speed": lambda: motion_speed.speed(_motions(args)),
+            "long_motion": lambda: motion_speed.long_motion(_motions(args)),
+        }
     pages = [f"# Measurements\n\nMade by `python -m benchmarks`. Machine: {machine()}.\n"]
     for name in args.only or sections:
         pages.append(f"## {name.replace('_', ' ').capitalize()}\n\n{sections[name]()}\n")
@@ -65,6 +87,10 @@ def main(args: Args) -> None:
 def _data(args: Args) -> prior.Data:
     folder = args.dataset_folder / args.version if args.dataset_folder else None
     return prior.load(folder, args.ckpt_path, args.poses, args.seed)
+
+
+def _motions(args: Args) -> motion_data.Motions:
+    return motion_data.Motions(args.motion_folder, PosePrior.from_pretrained(args.ckpt_path), BodyModel(), args.seed)
 
 
 if __name__ == "__main__":

@@ -87,10 +87,11 @@ class Motions:
     def long(self, frames: int) -> AmassSequence:
         """A sequence without end: clips of the test subjects in turn, :func:`joined`, on a body with a shape of its own."""
         subjects = list(_read(self.folder / "test").values())
-        random, clips, total = np.random.default_rng(self.seed), [], 0
+        random, total = np.random.default_rng(self.seed), 0
+        clips: list[AmassSequence] = []
         while total < frames:
             some = subjects[len(clips) % len(subjects)]
-            clips.append(some[random.integers(len(some))])
+            clips.append(some[int(random.integers(len(some)))])
             total += len(clips[-1])
         whole = joined(clips)
         betas = random.normal(size=self.body.num_betas)

@@ -134,14 +134,17 @@ class Shards:
         settings = json.loads(json.dumps(self.settings, default=str))
         if not file.is_file():
             if any(self.folder.glob("batch_*.npz")):
-                raise InputError(f"{self.folder}: holds results but no settings.json to tell whose; give another --output or delete it")
+                raise InputError(
+                    f"{self.folder}: holds results but no settings.json to tell whose; give another output folder or delete it"
+                )
             save_json(file, settings)
             return
         begun = _read_json(file)
         for key in [*settings, *begun]:
             if (old := begun.get(key)) != (new := settings.get(key)):
                 raise InputError(
-                    f"{self.folder}: was begun with {key} {_short(old)}, found {_short(new)}; give the same settings, or another --output"
+                    f"{self.folder}: was begun with {key} {_short(old)}, found {_short(new)}; "
+                    "give the same settings, or another output folder"
                 )
 
     def path(self, index: int) -> Path:

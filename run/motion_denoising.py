@@ -30,10 +30,11 @@ from dposer.assets import asset
 from dposer.body import BodyModel
 from dposer.body.parts import part_surface
 from dposer.body.skeleton import PARTS, SMPLX_JOINTS, SMPLX_PARENTS
-from dposer.data.amass import AmassSequence, read_amass, write_amass
+from dposer.data.amass import AmassSequence, write_amass
+from dposer.data.fragments import read_motion
 from dposer.data.masks import read_missing
 from dposer.errors import InputError
-from dposer.files import finite, load_npz, save_json
+from dposer.files import save_json
 from dposer.prior.config import PriorConfig
 from dposer.prior.pose_prior import Progress
 from dposer.prior.timesteps import Strategy
@@ -199,15 +200,6 @@ def _checked(args: Args) -> Args:
 
 
 # ---- data --------------------------------------------------------------------------------------------------------------
-
-
-def read_motion(path: Path) -> AmassSequence:
-    """A fragment or an AMASS sequence; of ``pose_body`` with 66 columns, as HPS fragments have it, the first three are the root."""
-    arrays = load_npz(path, "a motion (pose_body, or an AMASS sequence)", optional=("pose_body",))
-    body = arrays.get("pose_body")
-    if body is not None and body.ndim == 2 and body.shape[1] == 66:
-        return AmassSequence.of_poses(finite(body, f"{path}: pose_body")[:, 3:])
-    return read_amass(path)
 
 
 def cut(motion: Tensor, seq_len: int) -> tuple[Tensor, ...]:
@@ -404,6 +396,8 @@ class Film(Laboratory):
         size = (192, 192) if self.args.faster else (384, 384)
         stage = Stage.around(pelvis, up="y", view=self.args.view, size=size, reach=_REACH)  # no floor: the pelvis stays where it is
         films = {name: film([Pane("", [layer])], stage) for name, layer in layers.items()}
+        for picture in (*self.args.outpath_folder.glob("renders/*_????.png"), *self.args.outpath_folder.glob("merges/merge_????.png")):
+            picture.unlink()  # those of an earlier, perhaps longer, motion
         captions = ["noisy joints", "no prior" if self.prior is None else "denoised", "ground truth"]
         for frame, images in enumerate(zip(*films.values(), strict=True)):
             for name, image in zip(films, images, strict=True):

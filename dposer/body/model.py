@@ -10,6 +10,7 @@ with world rotations :math:`W` and positions :math:`P` of the joints (:mod:`dpos
 Source: SMPL (Loper et al., SIGGRAPH Asia 2015), SMPL-H (Romero et al., 2017), SMPL-X (Pavlakos et al., CVPR 2019).
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -335,6 +336,12 @@ class BodyModel(nn.Module):
             directions = self._posedirs[ids][..., : len(feature)]  # joints at rest add nothing
             points = points + (directions.flatten(0, 1) @ feature).unflatten(0, (-1, 3))
         return points
+
+
+@functools.lru_cache(maxsize=2)
+def default_body(device: torch.device) -> BodyModel:
+    """The open body that ships, read once for each device; not to be changed."""
+    return BodyModel(device=device)
 
 
 def _skin(weights: Tensor, rotations: Tensor, translations: Tensor, points: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
-"""Cutting AMASS sequences into fragments of equal length, the test set of motion tasks."""
+"""Fragments of AMASS sequences, of equal length: the test set of motion tasks."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
-from dposer.data.amass import read_amass
+from dposer.data.amass import AmassSequence, read_amass
 from dposer.errors import InputError
-from dposer.files import PathLike, save_npz
+from dposer.files import PathLike, finite, load_npz, save_npz
 
 
 def split_fragments(input_dir: PathLike, output_dir: PathLike, seq_len: int = 60) -> Iterator[tuple[Path, int | InputError]]:
@@ -40,3 +40,16 @@ def _split(path: Path, folder: Path, seq_len: int) -> int:
         pieces = {"pose_body": sequence.pose_body[frames], "root_orient": sequence.root_orient[frames]}
         save_npz(folder / f"{path.stem}_batch{i:03d}.npz", pieces)
     return count
+
+
+def read_motion(path: PathLike) -> AmassSequence:
+    """A fragment or an AMASS sequence; of ``pose_body`` with 66 columns, as HPS fragments have it, the first three are the root.
+
+    Raises:
+        InputError: neither.
+    """
+    arrays = load_npz(path, "a motion (pose_body, or an AMASS sequence)", optional=("pose_body",))
+    body = arrays.get("pose_body")
+    if body is not None and body.ndim == 2 and body.shape[1] == 66:
+        return AmassSequence.of_poses(finite(body, f"{path}: pose_body")[:, 3:])
+    return read_amass(path)

@@ -6,7 +6,6 @@ released code. The samplers: :mod:`dposer.diffusion.guidance`.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -14,7 +13,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor
 
-from dposer.body.model import BodyModel
+from dposer.body.model import BodyModel, default_body
 from dposer.diffusion.guidance import Method, Observation, guided_sample
 from dposer.errors import InputError
 from dposer.prior.pose_prior import PosePrior, Progress, Weighting, watched
@@ -199,7 +198,7 @@ def complete(
             parts.append(_sample(prior, task, settings, generator, watch))
     result = prior.denormalize(torch.cat(parts)).view(len(pose), draws, 63)
     if candidates > 1:
-        result = _chosen(result, hypotheses, settings.centrality, body or _open_body(prior.device))  # type: ignore[union-attr]
+        result = _chosen(result, hypotheses, settings.centrality, body or default_body(prior.device))  # type: ignore[union-attr]
     if isinstance(settings, CompletionSettings) and not settings.write_back:
         return result
     return torch.where(hidden[:, None], result, pose[:, None])
@@ -215,11 +214,6 @@ def _chosen(candidates: Tensor, count: int, centrality: float, body: BodyModel) 
         index = representatives(torch.cdist(places, places), count, centrality)
         picked.append(some.take_along_dim(index[..., None], dim=1))
     return torch.cat(picked)
-
-
-@functools.lru_cache(maxsize=2)
-def _open_body(device: torch.device) -> BodyModel:
-    return BodyModel(device=device)
 
 
 Watch = Callable[[Iterable[int]], Iterable[int]]

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dposer.body.model import BodyModel
+from dposer.body.model import BodyModel, default_body
 from dposer.body.skeleton import BODY_JOINTS
 from dposer.diffusion.schedule import gaussian_like
 from dposer.errors import InputError
@@ -54,7 +54,7 @@ def denoise_motion(
         visible: bool, of what was observed: (22,), (F, 22) or (B, F, 22). None: all that is not NaN.
         noise_std: of the measurement in metres, for the second-order solver; None: estimated from the joints.
         settings: None takes the second-order solver's; those of the releases and the paper are :func:`denoising_settings`.
-        body: None takes the open body, which is read anew at each call.
+        body: None takes the open body.
         root_orient: (3,), (F, 3) or (B, F, 3) axis-angle; trans likewise, metres; betas (n,), (F, n) or (B, F, n). None: zero.
         fps: frames per second, by which the second-order solver weighs movement; the published settings are meant for a frame as it is.
         generator: source of all noise.
@@ -67,7 +67,7 @@ def denoise_motion(
         InputError: wrong shapes, a placement that is not finite, a fragment of which nothing was observed, settings of an unknown
             kind, or a body that is not where the prior is.
     """
-    body = body or BodyModel(device=prior.device if prior is not None else joints.device)
+    body = body or default_body(prior.device if prior is not None else joints.device)
     if prior is not None and prior.device != body.device:
         raise InputError(f"the prior is on {prior.device} and the body on {body.device}, expected one device; move one of them")
     if noise_std is not None and not 0 <= noise_std < math.inf:

@@ -15,7 +15,7 @@ import roma
 import torch
 from torch import Tensor
 
-from dposer.body.model import BodyModel
+from dposer.body.model import BodyModel, default_body
 from dposer.body.points import BodyPoints, Place, Skeleton, layout_places
 from dposer.body.skeleton import LAYOUTS, SMPLX_22, Layout
 from dposer.data.amass import AmassSequence
@@ -357,7 +357,7 @@ class _Task:
         settings: NewtonSettings,
     ) -> None:
         self.prior, self.generator, self.settings = prior, generator, settings
-        self.body = body or BodyModel(device=prior.device if prior is not None else points.device)
+        self.body = body or default_body(prior.device if prior is not None else points.device)
         if prior is not None and prior.device != self.body.device:
             raise InputError(f"the prior is on {prior.device} and the body on {self.body.device}, expected one device; move one of them")
         self.skeleton, self.joints = Skeleton(self.body), BodyPoints.of_layout(self.body, SMPLX_22)
