@@ -199,23 +199,19 @@ class MotionSolver:
         column is its gradient."""
         posed = self.posed(state)
         measured = self._linearised(self.observation.points, posed, state)
-        joints = measured if self.joints is self.observation.points else None
         away = measured.places - self.observation.places
         weights = self.observation.precision
         if self.robust is not None:
             weights = weights / (1 + away.square().sum(-1) / self.robust**2)
-        weighted = measured.jacobian * _per_axis(weights)
-        blocks = [measured.jacobian.mT @ weighted]
-        gradient = (weighted.mT @ away.flatten(2)[..., None])[..., 0]
+        blocks, gradient = [_product(measured.jacobian, weights, measured.jacobian)], _pulled(measured.jacobian, weights[..., None] * away)
         border = corner = None
         if measured.shape is not None:
-            border = weighted.mT @ measured.shape
-            pulled = torch.cat((measured.shape, away.flatten(2)[..., None]), -1)
-            corner = (measured.shape.mT @ (pulled * _per_axis(weights))).sum(0)
+            border = _product(measured.jacobian, weights, measured.shape)
+            corner = _product(measured.shape, weights, torch.cat((measured.shape, away.flatten(2)[..., None]), -1)).sum(0)
         pose = slice(3, 66) if self.free_root else slice(None)
         if self.smoothness is not None:
             blocks += [torch.zeros_like(blocks[0][k:]) for k in (1, 2)]
-            joints = joints or self._linearised(self.joints, posed, state)
+            joints = measured if self.joints is self.observation.points else self._linearised(self.joints, posed, state)
             self._smooth_joints(self.smoothness, joints, blocks, gradient, border, corner)
             if self.smoothness.rotations is not None:
                 own = [block[..., pose, pose] for block in blocks]
@@ -246,15 +242,12 @@ class MotionSolver:
         bends = _bends(torch.cat((self._joints_before, joints.places)))
         weights = _robust_weight(bends.square().sum(-1) / smoothness.scale**2, smoothness.freedom) / smoothness.scale**2
         for k, coupling in enumerate(_couplings(weights)):
-            left, right = joints.jacobian[: len(blocks[k])], joints.jacobian[k:]
-            blocks[k] += left.mT @ (right * _per_axis(coupling[self._fixed :]))
-        force = _spread_back(weights[..., None] * bends)[self._fixed :]
-        gradient += (joints.jacobian.mT @ force.flatten(2)[..., None])[..., 0]
+            blocks[k] += _product(joints.jacobian[: len(blocks[k])], coupling[self._fixed :], joints.jacobian[k:])
+        gradient += _pulled(joints.jacobian, _spread_back(weights[..., None] * bends)[self._fixed :])
         if joints.shape is not None and border is not None and corner is not None:
             bent = _bends(torch.cat((torch.zeros_like(joints.shape[:1]).expand(self._fixed, -1, -1, -1), joints.shape)))
-            weighted = bent * _per_axis(weights)
-            border += joints.jacobian.mT @ _spread_back(weighted)[self._fixed :]
-            corner += (weighted.mT @ torch.cat((bent, bends.flatten(2)[..., None]), -1)).sum(0)
+            border += joints.jacobian.mT @ _spread_back(bent * _per_axis(weights))[self._fixed :]
+            corner += _product(bent, weights, torch.cat((bent, bends.flatten(2)[..., None]), -1)).sum(0)
 
     def _turns(self, scale: Tensor, pose: Tensor) -> tuple[Tensor, Tensor]:
         """Second differences of rotation vectors (F - 2, B, 63), and for every joint their square in units of ``scale``."""
@@ -327,6 +320,16 @@ def _couplings(weights: Tensor) -> list[Tensor]:
     middle = torch.cat((nothing, weights, nothing))
     ends = torch.cat((weights, nothing, nothing)) + torch.cat((nothing, nothing, weights))
     return [4 * middle + ends, -2 * (middle[:-1] + middle[1:]), weights]
+
+
+def _product(left: Tensor, weights: Tensor, right: Tensor) -> Tensor:
+    """Aᵀ diag(weights) B of Jacobians (..., 3 K, D) and (..., 3 K, E), one weight (..., K) a point."""
+    return left.mT @ (right * _per_axis(weights))
+
+
+def _pulled(jacobian: Tensor, force: Tensor) -> Tensor:
+    """Jᵀ of forces (..., K, 3)."""
+    return (jacobian.mT @ force.flatten(-2)[..., None])[..., 0]
 
 
 def _per_axis(weights: Tensor) -> Tensor:

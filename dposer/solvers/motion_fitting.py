@@ -33,12 +33,18 @@ _BENDING = 90.0
 """1/s²: the same of rotation vectors in units of their spread over poses."""
 _START_DAMPING, _WARM_DAMPING = 1e2, 1.0
 _STRETCHES, _STRETCH, _ANCHOR_STEPS = 8, 20, 15
-_ROBUST, _LEAST_OUTLIER, _LOOSE = 3.0, 0.05, 10.0
+_ROBUST, _LEAST_OUTLIER, _LOOSE = 3.0, 0.01, 10.0
 """Standard deviations, and metres, from where on a point counts as an outlier; how many times farther it may be at first."""
 _ENOUGH = 10
 """Frames that tell how much a length varies."""
 _LEAST_NOISE = 0.002
 """Metres: no layout is the body's own to less."""
+_SHORT = 0.2
+"""Of a limb's length: to more than this its error is no longer along it, and tells less than the noise."""
+_LEAST_OVERLAP = 2
+"""Frames; with fewer the end of a window, which nothing follows, would stay as it is."""
+_LARGEST = 5.0
+"""Metres from one point of a person to another."""
 _NO_TURN = 1e-6
 """Radians."""
 _SPAN = 0.05
@@ -236,10 +242,10 @@ def fit_motion(
         raise InputError(f"noise_std = {noise_std}, expected a standard deviation in metres above 0, or None to have it estimated")
     if not 0 < fps < math.inf:
         raise InputError(f"fps = {fps}, expected a positive number of frames per second")
-    if not 0 <= overlap < window:
-        raise InputError(f"window = {window} and overlap = {overlap} frames, expected 0 <= overlap < window")
+    if not _LEAST_OVERLAP <= overlap < window:
+        raise InputError(f"window = {window} and overlap = {overlap} frames, expected {_LEAST_OVERLAP} <= overlap < window")
     task = _Task(prior, points, what, confidence, body, generator, settings or NewtonSettings(robust=_ROBUST))
-    noise = task.noise(fps) if noise_std is None else noise_std
+    noise = max(task.noise() if noise_std is None else noise_std, _LEAST_NOISE)
     anchors = task.fit_anchors(betas, noise, fps)
     if noise_std is None:
         noise = max(noise, task.misfit(anchors))
@@ -323,7 +329,8 @@ def estimate_noise(points: np.ndarray, edges: Sequence[tuple[int, int]] = ()) ->
 
     Two estimates, both by medians, so that outliers and moments of fast movement do not count: of third differences along time,
     whose variance is :math:`20 s^2` where motion is smooth, and of the lengths of ``edges``, rigid limbs, whose variance is
-    :math:`2 s^2`. The smaller one is taken: movement adds to the first, joints that are not rigidly linked to the second.
+    :math:`2 s^2`. The smaller one is taken: movement adds to the first, joints that are not rigidly linked to the second. Limbs that
+    the noise is not small against say nothing.
 
     Args:
         points: (F, K, 3), NaN where missing.
@@ -337,7 +344,10 @@ def estimate_noise(points: np.ndarray, edges: Sequence[tuple[int, int]] = ()) ->
     for a, b in edges:
         lengths = np.linalg.norm(points[:, a] - points[:, b], axis=-1)
         if np.isfinite(lengths).sum() >= _ENOUGH:
-            spreads.append(1.4826 * float(np.nanmedian(np.abs(lengths - np.nanmedian(lengths)))) / math.sqrt(2))
+            length = float(np.nanmedian(lengths))
+            spread = 1.4826 * float(np.nanmedian(np.abs(lengths - length)))
+            if spread <= _SHORT * length:
+                spreads.append(spread / math.sqrt(2))
     if spreads:
         estimates.append(float(np.median(spreads)))
     return min(estimates, default=0.0)
@@ -368,11 +378,16 @@ class _Task:
             raise InputError(f"points: shape {tuple(points.shape)}, expected (frames, {len(places)}, 3) for these {len(places)} points")
         if confidence is not None and confidence.shape != points.shape[:2]:
             raise InputError(f"confidence: shape {tuple(confidence.shape)}, expected {tuple(points.shape[:2])}, one a point")
+        if confidence is not None and not bool(((confidence >= 0) & (confidence <= 1)).all()):
+            raise InputError("confidence: expected numbers from 0 to 1, and 0 where a point is missing; found others")
         points = points.to(self.body.device, self.body.dtype)
         trust = points.new_ones(points.shape[:2]) if confidence is None else confidence.to(points)
         seen = points.isfinite().all(-1) & self.points.known & (trust > 0)
         if not bool(seen.any()):
             raise InputError("points: none is there in any frame (NaN, confidence 0, or not on this body), expected a person")
+        across = _size(points, seen)
+        if across > _LARGEST:
+            raise InputError(f"points: the person is {across:.0f} metres across, expected metres; divide millimetres by 1000")
         self.places = torch.where(seen[..., None], points, 0)[:, None]
         self.precision = torch.where(seen, trust, 0)[:, None]  # of unit noise
         self.spread = None if prior is None else spread(prior)
@@ -392,16 +407,16 @@ class _Task:
     def term(self, noise: float) -> PoseTerm | None:
         return _term(self.prior, self.settings, noise, self.generator)
 
-    def noise(self, fps: float) -> float:
+    def noise(self) -> float:
         points = torch.where(self.precision[:, 0, :, None] > 0, self.places[:, 0], torch.nan).cpu().numpy()
-        return max(estimate_noise(points, self.edges), _LEAST_NOISE)
+        return estimate_noise(points, self.edges)
 
     def shape(self, betas: Tensor | None, count: int) -> Tensor:
         if betas is None:
             return self.places.new_zeros(count, self.body.num_betas)
         fits = betas.ndim == 1 or (betas.ndim == 2 and len(betas) in (1, count))
         if not fits or not 0 < betas.shape[-1] <= self.body.num_betas:
-            raise InputError(f"betas: shape {tuple(betas.shape)}, expected 1 to {self.body.num_betas} numbers, or {count} rows of such")
+            raise InputError(f"betas: shape {tuple(betas.shape)}, expected 1 to {self.body.num_betas} numbers, or such a row for each body")
         if not bool(betas.isfinite().all()):
             raise InputError("betas: holds NaN or infinity, expected finite numbers; leave betas out to have the shape solved for")
         return _padded(betas.to(self.places), self.body).expand(count, -1)
@@ -514,6 +529,13 @@ def unwrapped(rotvecs: Tensor) -> Tensor:
 def _nearest(frames: Tensor, others: Tensor) -> Tensor:
     """For each of some frames the entry of ``others`` that is nearest in time."""
     return (frames[:, None] - others).abs().argmin(1)
+
+
+def _size(points: Tensor, seen: Tensor) -> float:
+    """The median over frames of the diagonal of the box around what was seen."""
+    low = torch.where(seen[..., None], points, math.inf).amin(1)
+    high = torch.where(seen[..., None], points, -math.inf).amax(1)
+    return float(torch.linalg.vector_norm(high - low, dim=-1)[seen.any(1)].median())
 
 
 def _spans(places: Tensor, weights: Tensor) -> Tensor:
