@@ -12,6 +12,7 @@ needs whole motions (`python -m run.prepare_data ... --write-amass data/AMASS/am
 are left out where there are none.
 """
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ def main(args: Args) -> None:
             "motion_speed": lambda: motion_speed.speed(_motions(args)),
             "long_motion": lambda: motion_speed.long_motion(_motions(args)),
         }
-    pages = [f"# Measurements\n\nMade by `python -m benchmarks`. Machine: {machine()}.\n"]
+    pages = [f"# Measurements\n\nMade by `{' '.join(['python -m benchmarks', *sys.argv[1:]])}`. Machine: {machine()}.\n"]
     for name in args.only or sections:
         pages.append(f"## {name.replace('_', ' ').capitalize()}\n\n{sections[name]()}\n")
         print(pages[-1], flush=True)

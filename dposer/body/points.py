@@ -30,6 +30,8 @@ BODY = 1 + len(BODY_JOINTS)
 """Joints that pose and carry everything else: the pelvis and those of ``pose_body``."""
 
 _LIMBS = ("knee", "ankle", "foot", "elbow", "wrist")
+_LITTLE = 0.1
+"""Of a point's weights: what moves with a joint to less than this does not count as moved by it."""
 _HIPS = {"left_hip": 0.5, "right_hip": 0.5}
 _HEAD = {"neck": 0.3, "head": 0.5, "nose": 0.2}
 REGRESSED: dict[str, dict[str, Mapping[str, float]]] = {
@@ -95,6 +97,7 @@ class BodyPoints(nn.Module):
     lever: Tensor  # (K, 22, 3)
     lever_dirs: Tensor  # (K, 22, 3, S)
     known: Tensor  # (K,)
+    reach: Tensor  # (K, 22), 1 where a joint's rotation moves the point
 
     def __init__(self, body: BodyModel, places: Sequence[Place]) -> None:
         super().__init__()
@@ -106,6 +109,9 @@ class BodyPoints(nn.Module):
         for name, values in zip(("mass", "lever", "lever_dirs"), zip(*parts, strict=True), strict=True):
             self.register_buffer(name, torch.stack(values), persistent=False)
         self.register_buffer("known", torch.tensor([bool(place.sources) for place in places], device=body.device), persistent=False)
+        above, own = body.body_tree.ancestors.to(self.mass) - torch.eye(BODY).to(self.mass), (self.lever != 0).any(-1)
+        turned = self.mass.abs() @ above + self.mass.abs() * own  # a joint turns what it carries aside, but not itself
+        self.register_buffer("reach", (turned > _LITTLE).to(self.mass), persistent=False)
         self._jointlike = not bool(self.lever.any())
 
     @classmethod
@@ -126,6 +132,10 @@ class BodyPoints(nn.Module):
         """``(K,)``: whether the trunk alone carries a point."""
         limbs = [row for row, name in enumerate(("pelvis", *BODY_JOINTS)) if name.endswith(_LIMBS)]
         return self.mass[:, limbs].abs().sum(1) < 0.5
+
+    def seen(self, visible: Tensor) -> Tensor:
+        """``(..., 63)`` bool: which of the body's rotations move a point that is ``visible`` ``(..., K)``."""
+        return ((visible.to(self.reach) @ self.reach)[..., 1:] > 0).repeat_interleave(3, -1)
 
     def levers(self, betas: Tensor | None) -> Tensor:
         """``(K, 22, 3)``, or ``(N, K, 22, 3)`` for shapes ``(N, S)``."""

@@ -27,9 +27,9 @@ from dposer.solvers.pose_terms import Anneal, DiffusionTerm, PoseTerm, spread
 
 Points = Layout | str | Sequence[str] | Sequence[Place]
 
-_ACCELERATION = 30.0
+_ACCELERATION = 45.0
 """m/s²: the scale of joints' accelerations in human motion, whose tails are those of Student's t with one degree of freedom."""
-_BENDING = 90.0
+_BENDING = 140.0
 """1/s²: the same of rotation vectors in units of their spread over poses."""
 _START_DAMPING, _WARM_DAMPING = 1e2, 1.0
 _STRETCHES, _STRETCH, _ANCHOR_STEPS = 8, 20, 15
@@ -77,15 +77,18 @@ class NewtonSettings:
 IK_SETTINGS = NewtonSettings(steps=30, anneal=Anneal(1.0, 0.3, 0.2))
 """Of :func:`fit_joints`: poses that stand alone give the prior more weight, and more steps to find their way from rest."""
 
+FIT_SETTINGS = NewtonSettings(acceleration=30.0, robust=_ROBUST)
+"""Of :func:`fit_motion`: where roots are sought too, joints have to be smoother to make up for it, and real points have outliers."""
+
 
 def anneal_for(noise_std: float) -> Anneal:
     """Levels and weight of the prior for noise of ``noise_std`` metres.
 
-    The levels at 40 mm, and the weight, gave the lowest errors on validation subjects of the open corpus; with more noise the pose that
-    is asked about is itself less certain, and they rise with the root of it.
+    The levels at 40 mm, and the weights, gave the lowest errors on validation subjects of the open corpus; with more noise the pose that
+    is asked about is itself less certain, and levels rise with the root of it. The first is never low, for the sake of hidden limbs.
     """
     scale = min(max(math.sqrt(noise_std / 0.04), 0.5), 3.0)
-    return Anneal(0.8 * scale, 0.25 * scale, 0.03)
+    return Anneal(1.1 * max(scale, 1.0), 0.15 * scale, 0.03, unseen=0.6)
 
 
 # ---- the paper's experiment --------------------------------------------------------------------------------------------
@@ -121,7 +124,8 @@ def solve_newton(
         free_root=False,
         robust=_robust(settings, noise_std),
     )
-    state = _solve(solver, state, _term(prior, settings, noise_std, generator), settings.steps, _START_DAMPING, progress)
+    term = _term(prior, settings, noise_std, generator, joints.seen(seen.any(0)))
+    state = _solve(solver, state, term, settings.steps, _START_DAMPING, progress)
     return state.pose.transpose(0, 1)
 
 
@@ -149,11 +153,13 @@ def _robust(settings: NewtonSettings, noise_std: float) -> float | None:
     return None if settings.robust is None else max(settings.robust * noise_std, _LEAST_OUTLIER)
 
 
-def _term(prior: PosePrior | None, settings: NewtonSettings, noise_std: float, generator: torch.Generator | None) -> PoseTerm | None:
+def _term(
+    prior: PosePrior | None, settings: NewtonSettings, noise_std: float, generator: torch.Generator | None, seen: Tensor
+) -> PoseTerm | None:
     if settings.term is not None or prior is None or settings.prior_weight == 0:
         return settings.term
     anneal = settings.anneal or anneal_for(noise_std)
-    return DiffusionTerm(prior, dataclasses.replace(anneal, weight=anneal.weight * settings.prior_weight), generator)
+    return DiffusionTerm(prior, anneal.times(settings.prior_weight), generator, seen)
 
 
 def _noise_of(motion: ObservedMotion) -> float:
@@ -229,7 +235,7 @@ def fit_motion(
         body: None takes the open body.
         betas: (n,) shape, if known; None solves for it.
         noise_std: metres per coordinate that the points err by; None estimates it.
-        settings: None takes the defaults with a robust measurement.
+        settings: None takes :data:`FIT_SETTINGS`.
         window, overlap: frames that are solved for at once, and those of them that the next window solves for again.
         generator: source of the prior's noise.
         progress: called as ``progress(done, total)`` with frames.
@@ -244,7 +250,7 @@ def fit_motion(
         raise InputError(f"fps = {fps}, expected a positive number of frames per second")
     if not _LEAST_OVERLAP <= overlap < window:
         raise InputError(f"window = {window} and overlap = {overlap} frames, expected {_LEAST_OVERLAP} <= overlap < window")
-    task = _Task(prior, points, what, confidence, body, generator, settings or NewtonSettings(robust=_ROBUST))
+    task = _Task(prior, points, what, confidence, body, generator, settings or FIT_SETTINGS)
     noise = max(task.noise() if noise_std is None else noise_std, _LEAST_NOISE)
     anchors = task.fit_anchors(betas, noise, fps)
     if noise_std is None:
@@ -258,7 +264,9 @@ def fit_motion(
         state = task.start(rows, anchors, found)
         before = joined(parts[-2:]).frames(slice(-2, None)) if parts else None
         solver = task.solver(rows, noise, _smoothness(task.settings, fps, task.spread), before)
-        state = _solve(solver, state, task.term(noise), task.settings.steps, _START_DAMPING if found is None else _WARM_DAMPING)
+        state = _solve(
+            solver, state, task.term(noise, solver.observation), task.settings.steps, _START_DAMPING if found is None else _WARM_DAMPING
+        )
         count = len(state.pose) if rows.stop == frames else window - overlap
         parts.append(state.frames(slice(0, count)))
         found = state.frames(slice(count, None))
@@ -314,7 +322,7 @@ def fit_joints(
     state = task.rough(rows, task.rest_pose.expand(len(rows), 1, 63), task.shape(betas, len(rows)), alone=True)
     observation = task.observation(slice(None), noise_std, across=True)
     solver = MotionSolver(task.skeleton, task.joints, observation, free_shape=fit_shape, robust=_robust(task.settings, noise_std))
-    alone = _solve(solver, state.transposed(), task.term(noise_std), task.settings.steps, _START_DAMPING, progress)
+    alone = _solve(solver, state.transposed(), task.term(noise_std, observation), task.settings.steps, _START_DAMPING, progress)
     return task.result(alone.transposed(), noise_std)
 
 
@@ -404,8 +412,8 @@ class _Task:
         observation = self.observation(rows, noise)
         return MotionSolver(self.skeleton, self.joints, observation, smoothness, robust=_robust(self.settings, noise), before=before)
 
-    def term(self, noise: float) -> PoseTerm | None:
-        return _term(self.prior, self.settings, noise, self.generator)
+    def term(self, noise: float, observation: Observation) -> PoseTerm | None:
+        return _term(self.prior, self.settings, noise, self.generator, self.points.seen((observation.precision > 0).any(0)))
 
     def noise(self) -> float:
         points = torch.where(self.precision[:, 0, :, None] > 0, self.places[:, 0], torch.nan).cpu().numpy()
@@ -439,7 +447,7 @@ class _Task:
             self.skeleton, self.joints, Observation(self.points, places, precision / noise**2),
             _smoothness(self.settings, fps, self.spread), free_shape=betas is None, one_shape=True, robust=_robust(self.settings, noise),
         )  # fmt: skip
-        state = _solve(solver, state, self.term(noise), _ANCHOR_STEPS, _START_DAMPING)
+        state = _solve(solver, state, self.term(noise, solver.observation), _ANCHOR_STEPS, _START_DAMPING)
         return _Anchors(rows.flatten(), state.pose.flatten(0, 1)[:, None], state.betas[:1], solver.residuals(state)[precision > 0])
 
     def misfit(self, anchors: "_Anchors") -> float:

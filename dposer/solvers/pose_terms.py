@@ -7,7 +7,7 @@ The diffusion prior enters by a proximal step: with the pose blurred to the leve
 
 so c = x̂₀ and C = κ / σ̃² is that energy's tangent quadratic from above. The gradient is the one of DPoser's regulariser (arXiv
 2312.05541, eq. 8) with a weight that is that of Bayes' rule for κ = 1. Neighbouring frames of a motion tell the prior nearly the same
-thing, so that κ there is well below 1.
+thing, so that κ there is well below 1, but for rotations that no measurement tells of.
 """
 
 import math
@@ -32,6 +32,12 @@ class Anneal:
     first: float
     last: float
     weight: float
+    unseen: float | None = None
+    """κ of rotations that move no point that was ever measured; None: the same."""
+
+    def times(self, factor: float) -> "Anneal":
+        """The same levels, weights times ``factor``."""
+        return Anneal(self.first, self.last, self.weight * factor, None if self.unseen is None else self.unseen * factor)
 
     def level(self, done: float) -> float:
         return self.first * (self.last / self.first) ** done
@@ -47,11 +53,15 @@ class DiffusionTerm:
         prior: the pose prior.
         anneal: levels and weight.
         generator: source of the noise.
+        seen: bool, what expands to (F, B, 63): which rotations move a point that was ever measured; None: all.
     """
 
-    def __init__(self, prior: PosePrior, anneal: Anneal, generator: torch.Generator | None = None) -> None:
+    def __init__(self, prior: PosePrior, anneal: Anneal, generator: torch.Generator | None = None, seen: Tensor | None = None) -> None:
         self.prior, self.anneal, self.generator = prior, anneal, generator
         self.spread = spread(prior)
+        self.weight = torch.full_like(self.spread, anneal.weight)
+        if seen is not None and anneal.unseen is not None:
+            self.weight = torch.where(seen, self.weight, anneal.unseen)
 
     @torch.no_grad()
     def __call__(self, pose: Tensor, done: float) -> Quadratic:
@@ -60,7 +70,7 @@ class DiffusionTerm:
         frames = pose.flatten(0, 1)
         noise = gaussian_like(self.prior.normalizer.shift, self.generator).expand(len(frames), -1)
         clean = [self.prior.denoise(frames, t, sign * noise) for sign in (1, -1)]
-        precision = self.anneal.weight / (level * self.spread) ** 2
+        precision = self.weight / (level * self.spread) ** 2
         return Quadratic(((clean[0] + clean[1]) / 2).view_as(pose).to(pose), precision.to(pose))
 
 
