@@ -39,6 +39,7 @@ WEIGHTS = (0.01, 0.03, 0.1, 0.3, 1.0)
 """Of the Gaussian prior."""
 ORDERS = (1, 2, 3, 4)
 DEFAULT = "**DPoser, the default**"
+ADAM, ADAM_ALONE = "the paper's Adam", "the paper's Adam, no prior"
 END_EFFECTORS = ("pelvis", "head", "left_wrist", "right_wrist", "left_ankle", "right_ankle")
 
 _NEARER = "the default is nearer in"
@@ -89,7 +90,7 @@ def denoising(
                 test,
                 observed,
                 std,
-                [Way("the paper's Adam", motions.prior, paper), Way("the paper's Adam, no prior", None, paper)],
+                [Way(ADAM, motions.prior, paper), Way(ADAM_ALONE, None, paper)],
             ),
         }
         pages += [
@@ -175,12 +176,12 @@ def _seconds(scores: DenoisingScores) -> str:
 
 
 def _margin(rows: Mapping[str, DenoisingScores], published: Mapping[str, Mapping[str, float]], figure: str = "MPJPE") -> str:
-    """No prior → DPoser, here and as published."""
-    none = min(scores.report()[figure] for name, scores in rows.items() if name.startswith("no prior"))
-    text = f"{figure}, best of no prior → default: {_drop(none, rows[DEFAULT].report()[figure])}"
+    """What a prior brings: from each row without one to that of the same solver with it, and as published."""
+    pairs = [(name, ADAM if name == ADAM_ALONE else DEFAULT) for name in rows if "no prior" in name]
+    changes = [f"{before} → {after}: {_drop(*(rows[name].report()[figure] for name in (before, after)))}" for before, after in pairs]
     if published:
-        text += f"; published {_drop(published['no prior'][figure], published['DPoser'][figure])}"
-    return f"{text}."
+        changes.append(f"published, no prior → DPoser: {_drop(*(published[name][figure] for name in ('no prior', 'DPoser')))}")
+    return "\n".join([f"{figure}:", "", *(f"- {change}" for change in changes)])
 
 
 def _drop(before: float, after: float) -> str:
@@ -215,9 +216,9 @@ def partial(motions: Motions, per_subject: int = 2, parts: Sequence[str] = ("leg
         paper = denoising_settings("paper", 0.0, part)
         ways = [
             Way("no prior", None, NewtonSettings()),
-            Way("the paper's Adam, no prior", None, paper),
+            Way(ADAM_ALONE, None, paper),
             Way(DEFAULT, motions.prior, NewtonSettings()),
-            Way("the paper's Adam", motions.prior, paper),
+            Way(ADAM, motions.prior, paper),
         ]
         rows = _scored(motions, test, observed, 0.0, ways, f"{part} hidden, ")
         published = published_figures("AMASS", 0.0, part)

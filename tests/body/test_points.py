@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dposer.body import BodyModel
 from dposer.body.points import REGRESSED, BodyPoints, Place, PosedSkeleton, Skeleton, layout_places, left_jacobian
-from dposer.body.skeleton import LAYOUTS, SMPLX_22, Layout
+from dposer.body.skeleton import H36M_17, LAYOUTS, SMPLX_22, Layout
 from dposer.errors import InputError
 from tests.body import synthetic
 
@@ -178,6 +178,17 @@ def test_the_trunk_is_steady(body: BodyModel) -> None:
 
 
 # ---- derivatives -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", [SMPLX_22, H36M_17], ids=lambda layout: layout.name)
+def test_what_is_seen_are_the_rotations_that_move_it(layout: Layout, body: BodyModel, skeleton: Skeleton, person: Person) -> None:
+    points = BodyPoints.of_layout(body, layout)
+    moved = points.jacobian(posed(skeleton, person), skeleton.ancestors)[1][0].abs().amax(1) > 1e-4  # (K, 66), metres per radian
+    for k in (row for row, known in enumerate(points.known) if known):
+        alone = torch.zeros(len(points), dtype=torch.bool).index_fill(0, torch.tensor(k), True)
+        by_joint = moved[k, 3:].unflatten(0, (21, 3)).any(1)
+        assert torch.equal(points.seen(alone).unflatten(0, (21, 3)), by_joint[:, None].expand(21, 3)), points.names[k]
+    assert not points.seen(torch.zeros(2, len(points), dtype=torch.bool)).any()
 
 
 @pytest.mark.parametrize("places", [layout_places, None], ids=["joints", "mixture"])

@@ -131,3 +131,12 @@ def test_the_spread_is_what_a_normalised_unit_stands_for(prior: PosePrior) -> No
     rotated = six.normalizer.normalize(turn.flatten(1)) - six.normalizer.normalize(torch.zeros(1, 63))
     moved = rotated.unflatten(1, (21, 6)).norm(dim=-1).square().mean().sqrt() / 1e-3  # normalised units a radian
     torch.testing.assert_close(moved * float(spread(six)[0]), torch.tensor(1.0), atol=0.02, rtol=0)
+
+
+def test_what_nothing_is_measured_of_has_a_weight_of_its_own(gaussian: PosePrior, frames: Tensor) -> None:
+    seen = torch.arange(63) % 2 == 0
+    some = DiffusionTerm(gaussian, Anneal(2.0, 0.5, 0.3, unseen=0.9), seeded(), seen)(frames, 0.0)
+    every = DiffusionTerm(gaussian, ANNEAL, seeded(), seen)(frames, 0.0)
+    torch.testing.assert_close(some.precision, torch.where(seen, 1.0, 3.0) * every.precision)
+    assert torch.equal(some.centre, every.centre)
+    assert Anneal(2.0, 0.5, 0.3, 0.9).times(2) == Anneal(2.0, 0.5, 0.6, 1.8) and ANNEAL.times(2) == Anneal(2.0, 0.5, 0.6)
