@@ -210,7 +210,64 @@ BLAZEPOSE_33 = Layout(
 )  # fmt: skip
 """MediaPipe's BlazePose landmarks."""
 
+OPENPOSE_18 = Layout(
+    "openpose18",
+    tuple(name for name in OPENPOSE_25.joints[:19] if name != "pelvis"),
+    (
+        (1, 0), (1, 2), (2, 3), (3, 4), (1, 5), (5, 6), (6, 7), (1, 8), (8, 9), (9, 10), (1, 11), (11, 12), (12, 13),
+        (0, 14), (0, 15), (14, 16), (15, 17),
+    ),
+)  # fmt: skip
+"""OpenPose's older COCO model: BODY_25 without pelvis and feet."""
+
+HALPE_26 = Layout(
+    "halpe26",
+    COCO_17.joints
+    + ("head_top", "neck", "pelvis")
+    + tuple(f"{side}_{joint}" for joint in ("big_toe", "small_toe", "heel") for side in ("left", "right")),
+    COCO_17.edges
+    + ((18, 17), (18, 5), (18, 6), (18, 19), (19, 11), (19, 12))
+    + ((15, 20), (20, 22), (15, 24), (16, 21), (21, 23), (16, 25)),
+)
+"""The body keypoints of Halpe-FullBody, as AlphaPose writes them: COCO-17, then the middle line and the feet."""
+
+_FACE_68 = (
+    *(f"right_jaw{i}" for i in range(1, 9)), "chin", *(f"left_jaw{i}" for i in range(8, 0, -1)),
+    *(f"right_brow{i}" for i in range(1, 6)), *(f"left_brow{i}" for i in range(5, 0, -1)),
+    *(f"nose_bridge{i}" for i in range(1, 5)), "right_nostril1", "right_nostril2", "nose_base", "left_nostril2", "left_nostril1",
+    "right_eye_outer", "right_upper_lid1", "right_upper_lid2", "right_eye_inner", "right_lower_lid2", "right_lower_lid1",
+    "left_eye_inner", "left_upper_lid2", "left_upper_lid1", "left_eye_outer", "left_lower_lid1", "left_lower_lid2",
+    "right_mouth", "right_upper_lip1", "right_upper_lip2", "upper_lip", "left_upper_lip2", "left_upper_lip1",
+    "left_mouth", "left_lower_lip1", "left_lower_lip2", "lower_lip", "right_lower_lip2", "right_lower_lip1",
+    "right_mouth_inner", "right_upper_lip_inner", "upper_lip_inner", "left_upper_lip_inner",
+    "left_mouth_inner", "left_lower_lip_inner", "lower_lip_inner", "right_lower_lip_inner",
+)  # fmt: skip
+"""The 68 face landmarks of iBUG 300-W; sides are those of the person."""
+
+_HAND_21 = ("hand_root", *(f"{finger}{end}" for finger in ("thumb", "index", "middle", "ring", "pinky") for end in (1, 2, 3, "_tip")))
+"""A hand as detectors order it; ``thumb1`` to ``pinky3`` are the joints that SMPL-X calls so."""
+
+
+def _path(*rows: int, closed: bool = False) -> tuple[tuple[int, int], ...]:
+    return tuple(zip(rows, rows[1:] + rows[:1] if closed else rows[1:], strict=False))
+
+
+COCO_WHOLEBODY_133 = Layout(
+    "coco_wholebody133",
+    COCO_17.joints
+    + tuple(f"{side}_{joint}" for side in ("left", "right") for joint in ("big_toe", "small_toe", "heel"))
+    + _FACE_68
+    + tuple(f"{side}_{joint}" for side in ("left", "right") for joint in _HAND_21),
+    COCO_17.edges
+    + ((15, 17), (17, 18), (15, 19), (16, 20), (20, 21), (16, 22))
+    + tuple(limb for first, last in ((23, 39), (40, 44), (45, 49), (50, 53), (54, 58)) for limb in _path(*range(first, last + 1)))
+    + tuple(limb for first, last in ((59, 64), (65, 70), (71, 82), (83, 90)) for limb in _path(*range(first, last + 1), closed=True))
+    + tuple(limb for root in (91, 112) for tip in range(4, 21, 4) for limb in _path(root, *range(root + tip - 3, root + tip + 1)))
+    + ((9, 91), (10, 112)),
+)
+"""COCO-WholeBody: COCO-17, feet, face and hands."""
+
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout for layout in (SMPLX_66, SMPLX_22, OPENPOSE_25, COCO_17, H36M_17, MPI_INF_3DHP_17, BLAZEPOSE_33)
 }
-"""Every layout by name."""
+"""Layouts of 3D joints by name; the others above only come from detectors in images."""

@@ -35,8 +35,25 @@ mpvpe = mean_distance
 
 
 def pa_mpjpe(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """min over similarities (s, R, t) in the least-squares sense, then the mean distance: (..., J, 3) twice to (...)."""
+    """min over similarities (s, R, t) in the least-squares sense, then the mean distance: (..., J, 3) twice to (...).
+
+    PA-MPJPE when the points are joints, PA-PVE when they are vertices.
+    """
     return mean_distance(procrustes_align(predicted, target), target)
+
+
+pa_mpvpe = pa_mpjpe
+
+
+def root_aligned(points: torch.Tensor, root: int | torch.Tensor = 0) -> torch.Tensor:
+    """x_p − x_root: (..., P, 3) to the same.
+
+    Pelvis-aligned errors are :func:`mean_distance` of two such sets.
+
+    Args:
+        root: the row of the root joint, or where it is, (..., 3), for points such as vertices of which none is it.
+    """
+    return points - (points[..., root, :] if isinstance(root, int) else root)[..., None, :]
 
 
 def n_mpjpe(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -8,6 +8,7 @@ from dposer.solvers.completion import (
     mode_settings,
     sampling_settings,
 )
+from dposer.solvers.mesh_fitting import FitSettings, MeshFit, fit_keypoints
 from dposer.solvers.motion_denoising import AdamSettings, NewtonSettings, denoise_motion, denoising_settings
 from dposer.solvers.motion_fitting import MotionFit, fit_joints, fit_motion
 
@@ -15,6 +16,8 @@ __all__ = [
     "COMPLETION_PRESETS",
     "AdamSettings",
     "CompletionSettings",
+    "FitSettings",
+    "MeshFit",
     "MotionFit",
     "NewtonSettings",
     "SamplingSettings",
@@ -22,6 +25,7 @@ __all__ = [
     "denoise_motion",
     "denoising_settings",
     "fit_joints",
+    "fit_keypoints",
     "fit_motion",
     "mode_settings",
     "sampling_settings",

@@ -22,10 +22,13 @@ import torch
 from torch import Tensor
 
 from dposer.body.points import BodyPoints, PosedSkeleton, Skeleton
+from dposer.geometry.camera import Camera
 from dposer.solvers.banded import BandedCholesky
 
 _DAMPING = (1e-6, 1e10)
 _EASE, _STIFFEN = 0.2, 8.0
+_NEAREST = 0.1
+"""Metres before the camera."""
 
 
 @dataclass(frozen=True)
@@ -78,17 +81,6 @@ class Quadratic(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Observation:
-    """What was measured."""
-
-    points: BodyPoints
-    places: Tensor
-    """(F, B, K, 3) metres; any finite value where the precision is 0."""
-    precision: Tensor
-    """(F, B, K): 1 / variance per coordinate, 0 where nothing was seen."""
-
-
-@dataclass(frozen=True)
 class Smoothness:
     """Student's t on the accelerations of joints, and of rotations, whose twist joints do not show."""
 
@@ -108,6 +100,41 @@ class Linear(NamedTuple):
     shape: Tensor | None
 
 
+@dataclass(frozen=True)
+class Observation:
+    """What was measured: points in space, or with a camera in its picture."""
+
+    points: BodyPoints
+    places: Tensor
+    """(F, B, K, 3) metres, or (F, B, K, 2) pixels; any finite value where the precision is 0."""
+    precision: Tensor
+    """(F, B, K): 1 / variance per coordinate, 0 where nothing was seen."""
+    camera: Camera | None = None
+    """Of every frame and sequence, or what expands to these."""
+
+    def misses(self, points: Tensor) -> Tensor:
+        """How far points (F, B, K, 3) are from where they were measured, in its coordinates; infinitely far at the lens and behind."""
+        if self.camera is None:
+            return points - self.places
+        ahead = self._ahead(points)
+        return torch.where(ahead[..., 2:] > _NEAREST, self.camera.project(ahead) - self.places, torch.inf)
+
+    def seen(self, points: Linear) -> Linear:
+        """The Jacobians of the misses, by the chain rule."""
+        if self.camera is None:
+            return points
+        lens = self.camera.jacobian(self._ahead(points.places))
+
+        def through(jacobian: Tensor) -> Tensor:
+            return (lens @ jacobian.unflatten(-2, (-1, 3))).flatten(-3, -2)
+
+        return Linear(points.places, through(points.jacobian), None if points.shape is None else through(points.shape))
+
+    def _ahead(self, points: Tensor) -> Tensor:
+        """Points that were not seen, and may be anywhere, where they have a picture."""
+        return torch.where(self.precision[..., None] > 0, points, points.new_tensor([0, 0, 1]))
+
+
 class MotionSolver:
     """One fitting problem.
 
@@ -118,7 +145,7 @@ class MotionSolver:
         free_root: whether roots and translations are solved for.
         free_shape: whether shapes are, one for each sequence.
         one_shape: if so, one for all sequences.
-        robust: metres beyond which an error of measurement is discounted (Cauchy); None: Gaussian.
+        robust: metres or pixels beyond which an error of measurement is discounted (Cauchy); None: Gaussian.
         before: the two frames before the first, which stay as they are.
     """
 
@@ -190,7 +217,7 @@ class MotionSolver:
 
     def residuals(self, state: MotionState) -> Tensor:
         """Distance (F, B, K) of every point from where it was measured."""
-        return torch.linalg.vector_norm(self._placed(self.observation.points, self.posed(state), state) - self.observation.places, dim=-1)
+        return torch.linalg.vector_norm(self.observation.misses(self._placed(self.observation.points, self.posed(state), state)), dim=-1)
 
     # ---- the linear system ---------------------------------------------------------------------------------------------
 
@@ -198,8 +225,8 @@ class MotionSolver:
         """Blocks H[f, f + k], gradient (F, B, D), and of a free shape the border (F, B, D, S) and the corner (B, S, S + 1), whose last
         column is its gradient."""
         posed = self.posed(state)
-        measured = self._linearised(self.observation.points, posed, state)
-        away = measured.places - self.observation.places
+        points = self._linearised(self.observation.points, posed, state)
+        measured, away = self.observation.seen(points), self.observation.misses(points.places)
         weights = self.observation.precision
         if self.robust is not None:
             weights = weights / (1 + away.square().sum(-1) / self.robust**2)
@@ -211,7 +238,7 @@ class MotionSolver:
         pose = slice(3, 66) if self.free_root else slice(None)
         if self.smoothness is not None:
             blocks += [torch.zeros_like(blocks[0][k:]) for k in (1, 2)]
-            joints = measured if self.joints is self.observation.points else self._linearised(self.joints, posed, state)
+            joints = points if self.joints is self.observation.points else self._linearised(self.joints, posed, state)
             self._smooth_joints(self.smoothness, joints, blocks, gradient, border, corner)
             if self.smoothness.rotations is not None:
                 own = [block[..., pose, pose] for block in blocks]
@@ -280,7 +307,7 @@ class MotionSolver:
         return state.betas.expand(*state.trans.shape[:2], -1).flatten(0, 1)
 
     def _data_energy(self, places: Tensor) -> Tensor:
-        squared = (places - self.observation.places).square().sum(-1)
+        squared = self.observation.misses(places).square().sum(-1)
         if self.robust is not None:
             squared = self.robust**2 * torch.log1p(squared / self.robust**2)
         return 0.5 * (self.observation.precision * squared).sum((0, 2))
@@ -323,18 +350,18 @@ def _couplings(weights: Tensor) -> list[Tensor]:
 
 
 def _product(left: Tensor, weights: Tensor, right: Tensor) -> Tensor:
-    """Aᵀ diag(weights) B of Jacobians (..., 3 K, D) and (..., 3 K, E), one weight (..., K) a point."""
-    return left.mT @ (right * _per_axis(weights))
+    """Aᵀ diag(weights) B of Jacobians (..., R K, D) and (..., R K, E), one weight (..., K) a point of R coordinates."""
+    return left.mT @ (right * _per_axis(weights, right.shape[-2] // weights.shape[-1]))
 
 
 def _pulled(jacobian: Tensor, force: Tensor) -> Tensor:
-    """Jᵀ of forces (..., K, 3)."""
+    """Jᵀ of forces (..., K, R)."""
     return (jacobian.mT @ force.flatten(-2)[..., None])[..., 0]
 
 
-def _per_axis(weights: Tensor) -> Tensor:
-    """(..., K) → (..., 3 K, 1): one weight for the three coordinates of a point."""
-    return weights.repeat_interleave(3, -1)[..., None]
+def _per_axis(weights: Tensor, axes: int = 3) -> Tensor:
+    """(..., K) → (..., R K, 1): one weight for the coordinates of a point."""
+    return weights.repeat_interleave(axes, -1)[..., None]
 
 
 def _robust_weight(squared: Tensor, freedom: float | None) -> Tensor:

@@ -31,7 +31,7 @@ _ACCELERATION = 45.0
 """m/s²: the scale of joints' accelerations in human motion, whose tails are those of Student's t with one degree of freedom."""
 _BENDING = 140.0
 """1/s²: the same of rotation vectors in units of their spread over poses."""
-_START_DAMPING, _WARM_DAMPING = 1e2, 1.0
+START_DAMPING, _WARM_DAMPING = 1e2, 1.0
 _STRETCHES, _STRETCH, _ANCHOR_STEPS = 8, 20, 15
 _ROBUST, _LEAST_OUTLIER, _LOOSE = 3.0, 0.01, 10.0
 """Standard deviations, and metres, from where on a point counts as an outlier; how many times farther it may be at first."""
@@ -108,10 +108,10 @@ def solve_newton(
     given = {name: value.unflatten(0, (batch, frames)).transpose(0, 1) for name, value in motion.placement.items()}
     zeros = motion.joints.new_zeros(frames, batch, 3)
     state = MotionState(
-        _mean_pose(prior, zeros),
+        mean_pose(prior, zeros),
         roma.rotvec_to_rotmat(given.get("root_orient", zeros)),
         given.get("trans", zeros),
-        _padded(given["betas"][0], body) if "betas" in given else zeros.new_zeros(batch, body.num_betas),
+        padded(given["betas"][0], body) if "betas" in given else zeros.new_zeros(batch, body.num_betas),
     )
     seen = motion.visible.transpose(0, 1)
     noise_std = max(_noise_of(motion) if motion.noise_std is None else motion.noise_std, _LEAST_NOISE)
@@ -125,13 +125,14 @@ def solve_newton(
         robust=_robust(settings, noise_std),
     )
     term = _term(prior, settings, noise_std, generator, joints.seen(seen.any(0)))
-    state = _solve(solver, state, term, settings.steps, _START_DAMPING, progress)
+    state = iterate(solver, state, term, settings.steps, START_DAMPING, progress)
     return state.pose.transpose(0, 1)
 
 
-def _solve(
+def iterate(
     solver: MotionSolver, state: MotionState, term: PoseTerm | None, steps: int, damping: float, progress: Progress | None = None
 ) -> MotionState:
+    """Steps of the solver, the prior asked anew before each."""
     damped = torch.full((state.pose.shape[1],), damping, device=state.pose.device, dtype=state.pose.dtype)
     robust = solver.robust
     for step in range(steps):
@@ -168,13 +169,14 @@ def _noise_of(motion: ObservedMotion) -> float:
     return float(np.median([estimate_noise(fragment, SMPLX_22.edges) for fragment in joints]))
 
 
-def _mean_pose(prior: PosePrior | None, like: Tensor) -> Tensor:
+def mean_pose(prior: PosePrior | None, like: Tensor) -> Tensor:
     """Every frame in the prior's mean pose (F, B, 63); without a prior in the body's rest pose."""
     pose = like.new_zeros(63) if prior is None else prior.denormalize(prior.normalizer.shift.new_zeros(1, prior.dim))[0].to(like)
     return pose.expand(*like.shape[:2], 63).clone()
 
 
-def _padded(betas: Tensor, body: BodyModel) -> Tensor:
+def padded(betas: Tensor, body: BodyModel) -> Tensor:
+    """As many shape coefficients as the body has."""
     return torch.nn.functional.pad(betas, (0, body.num_betas - betas.shape[-1]))
 
 
@@ -264,8 +266,8 @@ def fit_motion(
         state = task.start(rows, anchors, found)
         before = joined(parts[-2:]).frames(slice(-2, None)) if parts else None
         solver = task.solver(rows, noise, _smoothness(task.settings, fps, task.spread), before)
-        state = _solve(
-            solver, state, task.term(noise, solver.observation), task.settings.steps, _START_DAMPING if found is None else _WARM_DAMPING
+        state = iterate(
+            solver, state, task.term(noise, solver.observation), task.settings.steps, START_DAMPING if found is None else _WARM_DAMPING
         )
         count = len(state.pose) if rows.stop == frames else window - overlap
         parts.append(state.frames(slice(0, count)))
@@ -322,7 +324,7 @@ def fit_joints(
     state = task.rough(rows, task.rest_pose.expand(len(rows), 1, 63), task.shape(betas, len(rows)), alone=True)
     observation = task.observation(slice(None), noise_std, across=True)
     solver = MotionSolver(task.skeleton, task.joints, observation, free_shape=fit_shape, robust=_robust(task.settings, noise_std))
-    alone = _solve(solver, state.transposed(), task.term(noise_std, observation), task.settings.steps, _START_DAMPING, progress)
+    alone = iterate(solver, state.transposed(), task.term(noise_std, observation), task.settings.steps, START_DAMPING, progress)
     return task.result(alone.transposed(), noise_std)
 
 
@@ -379,7 +381,7 @@ class _Task:
         if prior is not None and prior.device != self.body.device:
             raise InputError(f"the prior is on {prior.device} and the body on {self.body.device}, expected one device; move one of them")
         self.skeleton, self.joints = Skeleton(self.body), BodyPoints.of_layout(self.body, SMPLX_22)
-        places, self.edges = _places(self.body, what)
+        places, self.edges = places_of(self.body, what)
         same = tuple(place.name for place in places) == SMPLX_22.joints and what in (SMPLX_22, SMPLX_22.name)
         self.points = self.joints if same else BodyPoints(self.body, places)
         if points.ndim != 3 or points.shape[1:] != (len(places), 3) or len(points) == 0:
@@ -399,7 +401,7 @@ class _Task:
         self.places = torch.where(seen[..., None], points, 0)[:, None]
         self.precision = torch.where(seen, trust, 0)[:, None]  # of unit noise
         self.spread = None if prior is None else spread(prior)
-        self.rest_pose = _mean_pose(prior, points.new_zeros(1, 1, 3))
+        self.rest_pose = mean_pose(prior, points.new_zeros(1, 1, 3))
 
     # ---- pieces of the problem -----------------------------------------------------------------------------------------
 
@@ -427,7 +429,7 @@ class _Task:
             raise InputError(f"betas: shape {tuple(betas.shape)}, expected 1 to {self.body.num_betas} numbers, or such a row for each body")
         if not bool(betas.isfinite().all()):
             raise InputError("betas: holds NaN or infinity, expected finite numbers; leave betas out to have the shape solved for")
-        return _padded(betas.to(self.places), self.body).expand(count, -1)
+        return padded(betas.to(self.places), self.body).expand(count, -1)
 
     # ---- the start -----------------------------------------------------------------------------------------------------
 
@@ -447,7 +449,7 @@ class _Task:
             self.skeleton, self.joints, Observation(self.points, places, precision / noise**2),
             _smoothness(self.settings, fps, self.spread), free_shape=betas is None, one_shape=True, robust=_robust(self.settings, noise),
         )  # fmt: skip
-        state = _solve(solver, state, self.term(noise, solver.observation), _ANCHOR_STEPS, _START_DAMPING)
+        state = iterate(solver, state, self.term(noise, solver.observation), _ANCHOR_STEPS, START_DAMPING)
         return _Anchors(rows.flatten(), state.pose.flatten(0, 1)[:, None], state.betas[:1], solver.residuals(state)[precision > 0])
 
     def misfit(self, anchors: "_Anchors") -> float:
@@ -555,7 +557,7 @@ def _spans(places: Tensor, weights: Tensor) -> Tensor:
     return (count >= 3) & (scatter[:, 1] > _SPAN**2)
 
 
-def _places(body: BodyModel, what: Points) -> tuple[list[Place], Sequence[tuple[int, int]]]:
+def places_of(body: BodyModel, what: Points) -> tuple[list[Place], Sequence[tuple[int, int]]]:
     """The points as places on the body, and which of them are a fixed distance apart."""
     if isinstance(what, str):
         if what not in LAYOUTS:

@@ -25,6 +25,10 @@ PoseTerm = Callable[[Tensor, float], Quadratic]
 """Called with poses (F, B, 63) and how far the solver is, from 0 to 1."""
 
 
+LEVELS = (0.4, 1.0, 2.0)
+"""σ̃ of :meth:`DiffusionTerm.energy`."""
+
+
 @dataclass(frozen=True)
 class Anneal:
     """The level σ̃ falls geometrically from ``first`` to ``last``; the weight is κ."""
@@ -73,6 +77,20 @@ class DiffusionTerm:
         precision = self.weight / (level * self.spread) ** 2
         return Quadratic(((clean[0] + clean[1]) / 2).view_as(pose).to(pose), precision.to(pose))
 
+    @torch.no_grad()
+    def energy(self, pose: Tensor) -> Tensor:
+        r"""(F, B): :math:`\tfrac{\kappa}{2} \|\tilde x - \hat x_0\|^2 / \tilde\sigma^2`, the mean over :data:`LEVELS`, by which poses that
+        lie far apart are compared. The noise is the same at every call."""
+        frames, generator = pose.flatten(0, 1), torch.Generator(self.prior.device).manual_seed(0)
+        noise = gaussian_like(self.prior.normalizer.shift, generator).expand(len(frames), -1)
+        total = torch.zeros_like(frames[:, 0])
+        for level in LEVELS:
+            t = self.prior.schedule.time(-math.log(level))
+            for sign in (1, -1):
+                away = (frames - self.prior.denoise(frames, t, sign * noise)) / (level * self.spread)
+                total = total + away.square().sum(-1) / (4 * len(LEVELS))
+        return self.anneal.weight * total.view(pose.shape[:-1])
+
 
 class GaussianTerm:
     """κ times −log N(μ, Σ) of axis-angle poses.
@@ -88,6 +106,10 @@ class GaussianTerm:
 
     def __call__(self, pose: Tensor, done: float) -> Quadratic:
         return self.quadratic
+
+    def energy(self, pose: Tensor) -> Tensor:
+        """(F, B), up to a constant."""
+        return 0.5 * ((pose - self.quadratic.centre) * self.quadratic.pull(pose)).sum(-1)
 
 
 def spread(prior: PosePrior) -> Tensor:

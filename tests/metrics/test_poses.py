@@ -20,6 +20,7 @@ from dposer.metrics import (
     pa_mpjpe,
     pck,
 )
+from dposer.metrics.poses import root_aligned
 
 
 def _joints(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -74,6 +75,17 @@ def test_pa_mpjpe_ignores_similarities_of_the_prediction(seed: int, factor: floa
     moved = factor * predicted @ rotation.mT + _joints(3, 1, seed=seed + 3)
     torch.testing.assert_close(pa_mpjpe(moved, target), pa_mpjpe(predicted, target))
     torch.testing.assert_close(pa_mpjpe(moved, predicted), torch.zeros(3, dtype=torch.float64), atol=1e-9, rtol=0)
+
+
+def test_root_alignment_ignores_translation_only() -> None:
+    points, target = _joints(3, 4, 22), _joints(3, 1, 22, seed=1)
+    shift = _joints(3, 4, 1, seed=2)
+    error = mpjpe(root_aligned(points), root_aligned(target))
+    torch.testing.assert_close(mpjpe(root_aligned(points + shift), root_aligned(target)), error)
+    assert (root_aligned(points, 5)[..., 5, :] == 0).all()
+    torch.testing.assert_close(root_aligned(points, points[..., 5, :]), root_aligned(points, 5))
+    turned = root_aligned(points) @ roma.random_rotmat(dtype=torch.float64)
+    assert not torch.isclose(mpjpe(turned, root_aligned(target)), error).any()
 
 
 def test_n_mpjpe_ignores_scale_only() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 from dposer.body import BodyModel
 from dposer.body.points import BodyPoints, Place, Skeleton
 from dposer.body.skeleton import LAYOUTS, SMPLX_22
+from dposer.geometry.camera import Camera
 from dposer.solvers.gauss_newton import MotionSolver, MotionState, Observation, Quadratic, Smoothness
 
 FRAMES, BATCH = 4, 2
@@ -330,3 +331,38 @@ def test_too_few_frames_have_no_acceleration(make: Problems, frames: int) -> Non
     plain, smooth = (make(frames=frames, smoothness=kind) for kind in (None, SMOOTHNESS["exact turns"]))
     torch.testing.assert_close(plain.energy(state, None), smooth.energy(state, None))
     assert_same(run(plain, state, 2), run(smooth, state, 2))
+
+
+# ---- in a picture ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("robust", [None, 30.0])
+@pytest.mark.parametrize("shape", [False, True])
+def test_in_a_picture_its_gradient_is_that_of_the_energy(
+    skeleton: Skeleton, joints: BodyPoints, surface: BodyPoints, robust: float | None, shape: bool
+) -> None:
+    camera = Camera(torch.tensor([800.0, 760.0], dtype=DOUBLE), torch.tensor([320.0, 240.0], dtype=DOUBLE))
+    state = dataclasses.replace(random_state(), trans=random_state().trans + torch.tensor([0, 0, 8.0]))
+    pixels = 300 + 80 * normal(FRAMES, BATCH, len(surface), 2, seed=9)
+    precision = torch.where((uniform(FRAMES, BATCH, len(surface), seed=8) > 0.3) & surface.known, 0.01, 0).double()
+    observation = Observation(surface, pixels, precision, camera)
+    solver = MotionSolver(skeleton, joints, observation, Smoothness(0.1, 1.0), free_shape=shape, robust=robust)
+    moved, shaped = gradients(solver, state, None)
+    _, gradient, _, corner = solver._system(state, None)
+    torch.testing.assert_close(gradient, moved)
+    if shape:
+        assert corner is not None
+        torch.testing.assert_close(corner[..., -1] + state.betas, shaped)
+
+
+def test_nobody_is_put_behind_the_camera(skeleton: Skeleton, joints: BodyPoints) -> None:
+    camera = Camera.of_size(640, 480)
+    ahead = dataclasses.replace(random_state(1), trans=torch.tensor([0, 0, 1.5], dtype=DOUBLE).expand(1, BATCH, 3))
+    away = joints(MotionSolver(skeleton, joints, Observation(joints, torch.zeros(1, BATCH, 22, 3), torch.ones(1))).posed(ahead))
+    pixels = 2 * camera.project(away)[None] - 240  # twice as large: as near as can be
+    solver = MotionSolver(skeleton, joints, Observation(joints, pixels, torch.ones(1, BATCH, 22), camera))
+    found = run(solver, ahead, 12)
+    assert bool((solver._placed(joints, solver.posed(found), found)[..., 2] > 0.1).all())
+    assert bool(solver.energy(found, None).isfinite().all())
+    behind = dataclasses.replace(ahead, trans=-ahead.trans)
+    assert bool(solver.energy(behind, None).isinf().all())

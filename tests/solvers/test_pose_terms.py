@@ -140,3 +140,21 @@ def test_what_nothing_is_measured_of_has_a_weight_of_its_own(gaussian: PosePrior
     torch.testing.assert_close(some.precision, torch.where(seen, 1.0, 3.0) * every.precision)
     assert torch.equal(some.centre, every.centre)
     assert Anneal(2.0, 0.5, 0.3, 0.9).times(2) == Anneal(2.0, 0.5, 0.6, 1.8) and ANNEAL.times(2) == Anneal(2.0, 0.5, 0.6)
+
+
+def test_the_energy_of_a_gaussian_is_its_own(gaussian: PosePrior, frames: Tensor) -> None:
+    mean, root = torch.full((63,), MEAN).double(), torch.randn(63, 63, generator=seeded(3), dtype=torch.float64)
+    covariance = root @ root.T + torch.eye(63)
+    expected = -0.5 * torch.distributions.MultivariateNormal(mean, covariance).log_prob(frames)
+    found = GaussianTerm(mean, covariance, 0.5).energy(frames)
+    torch.testing.assert_close(found - found[0, 0], expected - expected[0, 0])
+
+
+def test_the_energy_of_the_diffusion_prior_rises_from_its_mean(gaussian: PosePrior, frames: Tensor) -> None:
+    term = DiffusionTerm(gaussian, ANNEAL, seeded())
+    mean = torch.full((1, 1, 63), MEAN).double()
+    away = torch.cat([mean + k * (frames[:1, :1] - mean) for k in (0.0, 0.5, 1.0, 2.0)])
+    energy = term.energy(away)[:, 0]
+    assert energy.shape == (4,) and bool((energy.diff() > 0).all())
+    torch.testing.assert_close(energy[1:] - energy[0], (energy[2] - energy[0]) * torch.tensor([0.25, 1, 4]).double())
+    assert torch.equal(term.energy(frames), term.energy(frames))
