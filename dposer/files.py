@@ -91,6 +91,24 @@ def load_npz(path: PathLike, what: str, required: tuple[str, ...] = (), optional
     return arrays
 
 
+def load_npy(path: PathLike, what: str) -> np.ndarray:
+    """Read a ``.npy``. Pickled objects are refused, never executed.
+
+    Raises:
+        InputError: missing, truncated, not an npy, or holding pickled objects.
+    """
+    path = existing_file(path, what)
+    try:
+        array = np.load(path, allow_pickle=False)
+        if not isinstance(array, np.ndarray):
+            raise ValueError("an archive of arrays, rename it to .npz")
+    except Exception as error:  # damaged headers raise almost anything, from the tokenizer's errors to memory errors
+        raise InputError(
+            f"{path}: not a readable npy file ({_first_line(error)}), expected {what} as one numeric array; save it anew"
+        ) from error
+    return array
+
+
 def _member(archive: Any, key: str, path: Path, required: tuple[str, ...]) -> np.ndarray | None:
     """One member; None for pickled objects nobody needs."""
     try:

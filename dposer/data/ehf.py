@@ -23,7 +23,7 @@ CAMERA_TRANSLATION = (-0.03609917, 0.43416458, 2.37101226)
 FOCAL = 1498.22426237
 """Pixels of a picture of 1600 x 1200, both ways."""
 CENTRE = (790.263706, 578.90334)
-"""Principal point in pixels. These four are the data set's ``EHF_camera.txt``, the same for all pictures."""
+"""Principal point in pixels. These four are the data set's camera, the same for all pictures, as public readers of it have them."""
 
 _WHAT = "the EHF folder with NN_img.jpg (or .png), NN_2Djnt.json and NN_align.ply"
 _FILES = {

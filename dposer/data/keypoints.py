@@ -32,7 +32,7 @@ import numpy as np
 
 from dposer.body.skeleton import BLAZEPOSE_33, COCO_17, COCO_WHOLEBODY_133, HALPE_26, OPENPOSE_18, OPENPOSE_25, Layout, layout_map
 from dposer.errors import InputError
-from dposer.files import PathLike, existing_file, load_npz, save_bytes
+from dposer.files import PathLike, existing_file, load_npy, load_npz, save_bytes
 
 DETECTED: dict[str, Layout] = {
     layout.name: layout for layout in (OPENPOSE_25, COCO_17, COCO_WHOLEBODY_133, BLAZEPOSE_33, HALPE_26, OPENPOSE_18)
@@ -585,14 +585,7 @@ def _read_npz(path: PathLike) -> _Content:
 
 
 def _read_npy(path: PathLike) -> _Content:
-    try:
-        array = np.load(path, allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            raise ValueError("an archive of arrays, rename it to .npz")
-    except Exception as error:  # damaged headers raise almost anything, from the tokenizer's errors to memory errors
-        reason = str(error).partition("\n")[0][:120]
-        raise InputError(f"{path}: not a readable npy file ({reason}), expected {_WHAT} as one numeric array; save it anew") from error
-    return _array(array)
+    return _array(load_npy(path, _WHAT))
 
 
 def _array(array: np.ndarray) -> _Content:

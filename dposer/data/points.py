@@ -21,7 +21,7 @@ from dposer.body.skeleton import LAYOUTS, Layout
 from dposer.data.text import fail, read_lines, suffix
 from dposer.data.upright import Convention, to_world
 from dposer.errors import InputError
-from dposer.files import PathLike, existing_file, load_npz
+from dposer.files import PathLike, existing_file, load_npy, load_npz
 
 _WHAT = "a sequence of 3D points"
 _POINT_KEYS = ("joints", "keypoints", "points", "positions", "keypoints_3d", "joints_3d", "markers", "marker_data")
@@ -134,16 +134,7 @@ def _no_points(path: PathLike, wanted: tuple[str, ...]) -> InputError:
 
 
 def _read_npy(path: PathLike) -> PointSequence:
-    path = existing_file(path, _WHAT)
-    try:
-        array = np.load(path, allow_pickle=False)
-        if not isinstance(array, np.ndarray):
-            raise ValueError("an archive of arrays, rename it to .npz")
-    except Exception as error:  # damaged headers raise almost anything, from the tokenizer's errors to memory errors
-        raise InputError(
-            f"{path}: not a readable npy file ({_reason(error)}), expected {_WHAT} as one numeric array; save it anew"
-        ) from error
-    return _sequence(path, *_split_confidence(str(path), array))
+    return _sequence(path, *_split_confidence(str(path), load_npy(path, _WHAT)))
 
 
 def _split_confidence(where: str, array: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:

@@ -5,10 +5,9 @@ Source: DPoser (arXiv 2312.05541) and DPoser-X (arXiv 2508.00599), sections on m
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from scipy.signal import savgol_filter
 from torch import Tensor
@@ -19,6 +18,7 @@ from dposer.metrics.poses import acceleration_error, distances, jitter, mpjpe, m
 from dposer.prior.pose_prior import PosePrior, Progress
 from dposer.solvers.completion_scores import now
 from dposer.solvers.motion_denoising import MotionSettings, denoise_motion
+from dposer.solvers.stored import Stored
 
 PUBLISHED: Mapping[tuple[str, str], Mapping[str, Mapping[str, float]]] = {
     ("AMASS", "20 mm"): {"DPoser": {"MPJPE": 13.64}, "no prior": {"MPJPE": 15.33}},
@@ -63,7 +63,7 @@ FIGURES = ("init_MPJPE", "MPJPE", "MPVPE", "vis_MPJPE", "inv_MPJPE", "accelerati
 
 
 @dataclass(frozen=True)
-class DenoisingScores:
+class DenoisingScores(Stored):
     """Of N fragments, (N,) each, in mm and frames; NaN where there is nothing to measure."""
 
     frames: Tensor
@@ -95,16 +95,6 @@ class DenoisingScores:
         """Means over all frames of all fragments, of ``ms`` over fragments; fragments without a value are left out of its mean."""
         report = {name: _mean(values, self.frames) for name, values in self.per_fragment().items()}
         return report | {"ms": _mean(self.ms, torch.ones_like(self.frames))}
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Everything as arrays, for :meth:`from_arrays`."""
-        return {name: values.cpu().numpy() for name, values in vars(self).items()}
-
-    @classmethod
-    def from_arrays(cls, parts: Sequence[Mapping[str, np.ndarray]]) -> "DenoisingScores":
-        """The scores of all the parts that :meth:`arrays` gave, in their order."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        return cls(**{name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in names})
 
 
 def _mean(values: Tensor, weights: Tensor) -> float:

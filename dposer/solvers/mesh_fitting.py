@@ -21,7 +21,7 @@ from dposer.errors import InputError
 from dposer.geometry.camera import Camera
 from dposer.prior.pose_prior import PosePrior, Progress
 from dposer.solvers.gauss_newton import MotionSolver, MotionState, Observation
-from dposer.solvers.motion_fitting import START_DAMPING, Points, iterate, mean_pose, padded, places_of
+from dposer.solvers.motion_fitting import START_DAMPING, Points, iterate, known_shape, mean_pose, places_of
 from dposer.solvers.pose_terms import Anneal, DiffusionTerm, GaussianTerm
 
 _STATURE = 1.7
@@ -35,7 +35,7 @@ _CLOSEST = 0.7
 
 @dataclass(frozen=True)
 class FitSettings:
-    """Settings of :func:`fit_keypoints`."""
+    """Settings of :func:`fit_keypoints`; the prior's gave low errors on posed bodies of validation subjects of the open corpus."""
 
     steps: int = 30
     noise: float = 0.015
@@ -104,15 +104,11 @@ def fit_keypoints(
     points = BodyPoints(body, places_of(body, what)[0])
     pixels, confidence = _checked(keypoints, points, body)
     camera = Camera(*(part.to(pixels).expand(len(pixels), 2) for part in (camera.focal, camera.centre)))
-    known = None if betas is None else padded(betas.to(pixels), body).expand(len(pixels), -1)
+    known = None if betas is None else known_shape(betas.to(pixels), len(pixels), body)
     skeleton = Skeleton(body)
     state, size = _begun(skeleton, points, pixels, confidence, camera, mean_pose(prior, pixels.new_zeros(1, 1, 3))[0, 0], known, settings)
     starts = len(settings.sides)
-    each = [part.repeat_interleave(starts, 0)[None] for part in (pixels, confidence, size, camera.focal, camera.centre)]
-    deviation = settings.noise * each[2][..., None]
-    # in units of the deviation, so that one robust scale serves people of every size
-    lens = Camera(each[3] / deviation, each[4] / deviation)
-    observation = Observation(points, each[0] / deviation[..., None], each[1].square(), lens)
+    observation = _observed(points, pixels, confidence, camera, settings.noise * size, starts)
     joints = BodyPoints.of_layout(body, SMPLX_22)
     solver = MotionSolver(skeleton, joints, observation, free_shape=known is None, robust=settings.robust)
     term = settings.term or (DiffusionTerm(prior, settings.anneal, generator) if prior is not None else None)
@@ -148,6 +144,16 @@ def _checked(keypoints: Tensor, points: BodyPoints, body: BodyModel) -> tuple[Te
         count = int((confidence[few[0, 0]] > 0).sum())
         raise InputError(f"keypoints: person {int(few[0, 0])} has {count} of use, expected {_FEWEST} or more; leave the person out")
     return torch.where(confidence[..., None] > 0, pixels, 0), confidence
+
+
+def _observed(points: BodyPoints, pixels: Tensor, confidence: Tensor, camera: Camera, deviation: Tensor, starts: int) -> Observation:
+    """Every person once for each start, in units of the deviation (P,), so that one robust scale serves people of every size."""
+
+    def repeated(values: Tensor) -> Tensor:
+        return values.repeat_interleave(starts, 0)[None]
+
+    lens = Camera(*(repeated(part / deviation[:, None]) for part in (camera.focal, camera.centre)))
+    return Observation(points, repeated(pixels / deviation[:, None, None]), repeated(confidence.square()), lens)
 
 
 def _begun(

@@ -3,17 +3,16 @@
 Source: DPoser (arXiv 2312.05541) and DPoser-X (arXiv 2508.00599), sections on human mesh recovery.
 """
 
-import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from dposer.body.model import BodyModel
 from dposer.errors import InputError
 from dposer.metrics.poses import mpjpe, mpvpe, pa_mpjpe, pa_mpvpe, root_aligned
+from dposer.solvers.stored import Stored
 
 PUBLISHED_EHF: Mapping[str, Mapping[str, Mapping[str, float]]] = {
     "from scratch": {
@@ -45,7 +44,7 @@ BODY_JOINTS = 22
 
 
 @dataclass(frozen=True)
-class MeshScores:
+class MeshScores(Stored):
     """Of N samples with H hypotheses each, (N, H), in mm."""
 
     pa_mpjpe: Tensor
@@ -74,16 +73,6 @@ class MeshScores:
         if self.objective.shape[1] > 1:
             report |= {f"best {name}": float(values.mean()) for name, values in self.best().items()}
         return report
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """Everything as arrays, for :meth:`from_arrays`."""
-        return {name: values.cpu().numpy() for name, values in vars(self).items()}
-
-    @classmethod
-    def from_arrays(cls, parts: Sequence[Mapping[str, np.ndarray]]) -> "MeshScores":
-        """The scores of all the parts that :meth:`arrays` gave, in their order."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        return cls(**{name: torch.from_numpy(np.concatenate([part[name] for part in parts])) for name in names})
 
     def _errors(self) -> dict[str, Tensor]:
         return dict(zip(FIGURES, (self.pa_mpjpe, self.mpjpe, self.pa_pve, self.pve), strict=True))

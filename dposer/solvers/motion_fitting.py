@@ -175,6 +175,20 @@ def mean_pose(prior: PosePrior | None, like: Tensor) -> Tensor:
     return pose.expand(*like.shape[:2], 63).clone()
 
 
+def known_shape(betas: Tensor, count: int, body: BodyModel) -> Tensor:
+    """Shapes (n,) or (N, n) → (N, S), of N = ``count`` bodies.
+
+    Raises:
+        InputError: more coefficients than the body has, another number of rows, or NaN.
+    """
+    fits = betas.ndim == 1 or (betas.ndim == 2 and len(betas) in (1, count))
+    if not fits or not 0 < betas.shape[-1] <= body.num_betas:
+        raise InputError(f"betas: shape {tuple(betas.shape)}, expected 1 to {body.num_betas} numbers, or such a row for each body")
+    if not bool(betas.isfinite().all()):
+        raise InputError("betas: holds NaN or infinity, expected finite numbers; leave betas out to have the shape solved for")
+    return padded(betas, body).expand(count, -1)
+
+
 def padded(betas: Tensor, body: BodyModel) -> Tensor:
     """As many shape coefficients as the body has."""
     return torch.nn.functional.pad(betas, (0, body.num_betas - betas.shape[-1]))
@@ -424,12 +438,7 @@ class _Task:
     def shape(self, betas: Tensor | None, count: int) -> Tensor:
         if betas is None:
             return self.places.new_zeros(count, self.body.num_betas)
-        fits = betas.ndim == 1 or (betas.ndim == 2 and len(betas) in (1, count))
-        if not fits or not 0 < betas.shape[-1] <= self.body.num_betas:
-            raise InputError(f"betas: shape {tuple(betas.shape)}, expected 1 to {self.body.num_betas} numbers, or such a row for each body")
-        if not bool(betas.isfinite().all()):
-            raise InputError("betas: holds NaN or infinity, expected finite numbers; leave betas out to have the shape solved for")
-        return padded(betas.to(self.places), self.body).expand(count, -1)
+        return known_shape(betas.to(self.places), count, self.body)
 
     # ---- the start -----------------------------------------------------------------------------------------------------
 

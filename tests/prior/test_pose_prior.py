@@ -7,32 +7,17 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dposer.errors import InputError
 from dposer.prior.config import DataConfig, ModelConfig, PriorConfig, TrainingConfig
-from dposer.prior.networks import build_network, build_schedule
+from dposer.prior.networks import build_network
 from dposer.prior.normalizer import Normalizer
 from dposer.prior.plausibility import Calibration
 from dposer.prior.pose_prior import PosePrior, slerp
+from tests.gaussian import GaussianNoise
 
 SMALL = ModelConfig(HIDDEN_DIM=64, EMBED_DIM=16)
-
-
-class GaussianNoise(nn.Module):
-    """E[z | x_t] = σ (α² V + σ²)⁻¹ x_t for data N(0, diag V): the exact denoiser of independent dimensions."""
-
-    variance: Tensor
-
-    def __init__(self, variance: Tensor):
-        super().__init__()
-        self.register_buffer("variance", variance)
-        self.schedule = build_schedule(PriorConfig())
-
-    def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        t = (label / 999)[:, None]
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-        return sigma / (alpha**2 * self.variance + sigma**2) * x
 
 
 @pytest.fixture

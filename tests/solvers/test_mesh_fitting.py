@@ -150,3 +150,8 @@ def test_bad_keypoints_are_told_in_one_line(body: BodyModel, keypoints: Tensor, 
     with pytest.raises(InputError, match=complaint) as raised:
         fit_keypoints(None, keypoints, CAMERA, body=body)
     assert "\n" not in str(raised.value)
+
+
+def test_a_shape_of_another_body_is_refused(body: BodyModel, scene: Scene) -> None:
+    with pytest.raises(InputError, match=r"betas: shape \(11,\), expected 1 to 10 numbers"):
+        fit_keypoints(None, scene.keypoints(body), CAMERA, body=body, betas=torch.zeros(11))

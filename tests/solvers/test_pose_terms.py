@@ -4,35 +4,18 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dposer.prior import PosePrior
-from dposer.prior.config import PriorConfig
-from dposer.prior.networks import build_schedule
 from dposer.prior.normalizer import Normalizer
 from dposer.solvers.pose_terms import Anneal, DiffusionTerm, GaussianTerm, spread
+from tests.gaussian import GaussianNoise
 
 ANNEAL = Anneal(2.0, 0.5, 0.3)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
-
-
-class GaussianNoise(nn.Module):
-    """E[z | x_t] = σ x_t / (α² v + σ²) for data N(0, v)."""
-
-    variance: Tensor
-
-    def __init__(self, variance: Tensor) -> None:
-        super().__init__()
-        self.register_buffer("variance", variance)
-        self.schedule = build_schedule(PriorConfig())
-
-    def forward(self, x: Tensor, label: Tensor) -> Tensor:
-        t = (label / 999)[:, None]
-        alpha, sigma = self.schedule.alpha(t), self.schedule.sigma(t)
-        return sigma / (alpha**2 * self.variance + sigma**2) * x
 
 
 VARIANCE = torch.linspace(0.2, 1, 63).double()
