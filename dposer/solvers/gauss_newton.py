@@ -58,12 +58,12 @@ class Quadratic(NamedTuple):
     centre: Tensor
     """(F, B, 63) or what expands to it."""
     precision: Tensor
-    """(63, 63), or diagonals that expand to (F, B, 63)."""
+    """(63, 63) or (F, B, 63, 63), or diagonals that expand to (F, B, 63)."""
 
     def pull(self, pose: Tensor) -> Tensor:
         """Gradient at poses (F, B, 63)."""
         away = pose - self.centre
-        return away @ self.precision if self._dense else away * self.precision
+        return (away[..., None, :] @ self.precision)[..., 0, :] if self._dense else away * self.precision
 
     def energy(self, pose: Tensor) -> Tensor:
         return 0.5 * ((pose - self.centre) * self.pull(pose)).sum((0, 2))
@@ -77,7 +77,7 @@ class Quadratic(NamedTuple):
 
     @property
     def _dense(self) -> bool:
-        return self.precision.ndim == 2 and len(self.precision) == 63
+        return self.precision.ndim in (2, 4) and self.precision.shape[-2] == 63
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from dposer.geometry.camera import Camera
 from dposer.prior.pose_prior import PosePrior, Progress
 from dposer.solvers.gauss_newton import MotionSolver, MotionState, Observation
 from dposer.solvers.motion_fitting import START_DAMPING, Points, iterate, known_shape, mean_pose, places_of
-from dposer.solvers.pose_terms import Anneal, DiffusionTerm, GaussianTerm
+from dposer.solvers.pose_terms import Anneal, DiffusionTerm, EnergyTerm
 
 _STATURE = 1.7
 """Metres, of a person whose size in the picture says how much a detector errs."""
@@ -44,7 +44,7 @@ class FitSettings:
     """Standard deviations beyond which an error is discounted; None: Gaussian."""
     anneal: Anneal = Anneal(2.0, 0.3, 1.0)
     """Levels and weight of the diffusion prior."""
-    term: GaussianTerm | None = None
+    term: EnergyTerm | None = None
     """Takes the place of the diffusion prior."""
     sides: tuple[float, ...] = (0.0, 90.0, 180.0, -90.0)
     """Degrees about the body's axis, 0 facing the camera: where each person is begun from."""
@@ -70,6 +70,20 @@ class MeshFit:
     """(P, H) of every start; infinite where it led nowhere."""
 
 
+@dataclass(frozen=True)
+class Initial:
+    """Where P people are begun from instead, as a regressor (CLIFF in the paper) may have found them."""
+
+    pose_body: Tensor
+    """(P, 63) axis-angle, radians."""
+    root_orient: Tensor
+    """(P, 3) axis-angle in the frame of the camera."""
+    trans: Tensor | None = None
+    """(P, 3) metres; None: where the size of the trunk says."""
+    betas: Tensor | None = None
+    """(P, n); None: the mean shape."""
+
+
 @torch.no_grad()
 def fit_keypoints(
     prior: PosePrior | None,
@@ -79,6 +93,7 @@ def fit_keypoints(
     *,
     body: BodyModel | None = None,
     betas: Tensor | None = None,
+    initial: Initial | None = None,
     settings: FitSettings | None = None,
     generator: torch.Generator | None = None,
     progress: Progress | None = None,
@@ -92,6 +107,7 @@ def fit_keypoints(
         what: what the K keypoints are: a layout or its name, names of joints and surface keypoints of the body, or places on it.
         body: None takes the open body.
         betas: (n,) or (P, n) shapes, if known; None solves for them.
+        initial: the one start of each person; None: the mean pose from several sides.
         settings: None takes the defaults.
         generator: source of the prior's noise.
         progress: called as ``progress(done, total)`` with steps.
@@ -100,37 +116,123 @@ def fit_keypoints(
         InputError: wrong shapes, confidences outside [0, 1], a person with fewer than four keypoints that the body has.
     """
     settings = settings or FitSettings()
-    body = body or default_body(prior.device if prior is not None else keypoints.device)
-    points = BodyPoints(body, places_of(body, what)[0])
-    pixels, confidence = _checked(keypoints, points, body)
-    camera = Camera(*(part.to(pixels).expand(len(pixels), 2) for part in (camera.focal, camera.centre)))
-    known = None if betas is None else known_shape(betas.to(pixels), len(pixels), body)
-    skeleton = Skeleton(body)
-    state, size = _begun(skeleton, points, pixels, confidence, camera, mean_pose(prior, pixels.new_zeros(1, 1, 3))[0, 0], known, settings)
-    starts = len(settings.sides)
-    observation = _observed(points, pixels, confidence, camera, settings.noise * size, starts)
-    joints = BodyPoints.of_layout(body, SMPLX_22)
-    solver = MotionSolver(skeleton, joints, observation, free_shape=known is None, robust=settings.robust)
-    term = settings.term or (DiffusionTerm(prior, settings.anneal, generator) if prior is not None else None)
-    state = iterate(solver, state, term, settings.steps, START_DAMPING, progress)
-    objective = solver.energy(state, None) + (0 if term is None else term.energy(state.pose)[0])
-    objective = objective.nan_to_num(nan=math.inf).view(-1, starts)
-    best = objective.argmin(1) + starts * torch.arange(len(pixels), device=pixels.device)
-    chosen = MotionState(state.pose[0, best], state.root[0, best], state.trans[0, best], state.betas[best])
-    places = points(skeleton(chosen.pose, chosen.root, chosen.trans, chosen.betas), chosen.betas)
-    seen = camera.project(places)
-    return MeshFit(
-        pose_body=chosen.pose,
-        root_orient=roma.rotmat_to_rotvec(chosen.root),
-        trans=chosen.trans,
-        betas=chosen.betas,
-        keypoints=seen,
-        residuals=torch.where(confidence > 0, torch.linalg.vector_norm(seen - pixels, dim=-1), torch.nan),
-        objective=objective,
-    )
+    task = KeypointTask(prior, keypoints, camera, what, body, betas)
+    state, objective = task.solve(settings, initial, generator, progress)
+    best = objective.argmin(1) + objective.shape[1] * torch.arange(len(objective), device=objective.device)
+    return task.result(MotionState(state.pose[0, best], state.root[0, best], state.trans[0, best], state.betas[best]), objective)
 
 
-def _checked(keypoints: Tensor, points: BodyPoints, body: BodyModel) -> tuple[Tensor, Tensor]:
+class KeypointTask:
+    """P people, what was seen of them, and the body to be fitted.
+
+    Args:
+        fewest: keypoints that everybody must show.
+        others: as of :func:`fit_keypoints`.
+    """
+
+    def __init__(
+        self, prior: PosePrior | None, keypoints: Tensor, camera: Camera, what: Points, body: BodyModel | None, betas: Tensor | None,
+        fewest: int = _FEWEST,
+    ) -> None:  # fmt: skip
+        self.prior = prior
+        self.body = body or default_body(prior.device if prior is not None else keypoints.device)
+        self.points = BodyPoints(self.body, places_of(self.body, what)[0])
+        self.skeleton, self.joints = Skeleton(self.body), BodyPoints.of_layout(self.body, SMPLX_22)
+        self.pixels, self.confidence = _checked(keypoints, self.points, self.body, fewest)
+        people = len(self.pixels)
+        self.camera = Camera(*(part.to(self.pixels).expand(people, 2) for part in (camera.focal, camera.centre)))
+        self.free_shape = betas is None
+        zeros = self.pixels.new_zeros(people, self.body.num_betas)
+        self.betas = zeros if betas is None else known_shape(betas.to(self.pixels), people, self.body)
+        self.rest = mean_pose(prior, zeros.new_zeros(1, 1, 3))[0, 0]
+        self.depth = self._depth(self.rest.expand(people, -1), torch.eye(3).to(zeros).expand(people, 3, 3), self.betas)
+        self.size = self.camera.focal.mean(-1) * _STATURE / self.depth
+        """(P,) pixels: how tall a person of average height is there."""
+
+    def solve(
+        self, settings: FitSettings, initial: Initial | None, generator: torch.Generator | None, progress: Progress | None
+    ) -> tuple[MotionState, Tensor]:
+        """Every person from every start: states (1, P H) and objectives (P, H), infinite where a start led nowhere."""
+        state = self.sides(settings.sides) if initial is None else self.given(initial)
+        starts = state.pose.shape[1] // len(self.pixels)
+        observation = self.observation(settings.noise * self.size, starts)
+        solver = MotionSolver(self.skeleton, self.joints, observation, free_shape=self.free_shape, robust=settings.robust)
+        term = settings.term or (DiffusionTerm(self.prior, settings.anneal, generator) if self.prior is not None else None)
+        state = iterate(solver, state, term, settings.steps, START_DAMPING, progress)
+        objective = solver.energy(state, None) + (0 if term is None else term.energy(state.pose)[0])
+        return state, objective.nan_to_num(nan=math.inf).view(-1, starts)
+
+    def observation(self, deviation: Tensor, starts: int = 1) -> Observation:
+        """Every person once for each start, (1, P H), in units of the deviation (P,), so that one robust scale serves all sizes."""
+
+        def repeated(values: Tensor) -> Tensor:
+            return values.repeat_interleave(starts, 0)[None]
+
+        lens = Camera(*(repeated(part / deviation[:, None]) for part in (self.camera.focal, self.camera.centre)))
+        return Observation(self.points, repeated(self.pixels / deviation[:, None, None]), repeated(self.confidence.square()), lens)
+
+    def sides(self, degrees: tuple[float, ...]) -> MotionState:
+        """Everybody in the mean pose, turned as the trunk is in the picture, from several sides."""
+        facing = roma.rotvec_to_rotmat(self.pixels.new_tensor([math.pi, 0, 0]))
+        turns = roma.rotvec_to_rotmat(torch.deg2rad(self.pixels.new_tensor([[0.0, side, 0.0] for side in degrees])))
+        root = _roll(self.points.names, self.pixels, self.confidence)[:, None] @ facing @ turns  # (P, H, 3, 3)
+        starts = len(degrees)
+        pose, betas = self.rest.expand(len(root) * starts, -1), self.betas.repeat_interleave(starts, 0)
+        trans = self._placed(pose, root.flatten(0, 1), betas, self.depth.repeat_interleave(starts), starts)
+        return MotionState(pose[None].clone(), root.flatten(0, 1)[None], trans[None], betas)
+
+    def given(self, initial: Initial) -> MotionState:
+        """The same of one start that is given."""
+        people = len(self.pixels)
+        for name, width in (("pose_body", 63), ("root_orient", 3), ("trans", 3)):
+            value = getattr(initial, name)
+            if value is not None and (value.shape != (people, width) or not bool(value.isfinite().all())):
+                raise InputError(f"initial {name}: shape {tuple(value.shape)}, expected ({people}, {width}), finite")
+        pose, root = initial.pose_body.to(self.rest), roma.rotvec_to_rotmat(initial.root_orient.to(self.rest))
+        use = self.free_shape and initial.betas is not None
+        betas = known_shape(initial.betas.to(self.rest), people, self.body) if use and initial.betas is not None else self.betas
+        trans = self._placed(pose, root, betas, self._depth(pose, root, betas)) if initial.trans is None else initial.trans.to(self.rest)
+        return MotionState(pose[None], root[None], trans[None], betas)
+
+    def result(self, state: MotionState, objective: Tensor) -> MeshFit:
+        """Of a state (P, ...)."""
+        places = self.points(self.skeleton(state.pose, state.root, state.trans, state.betas), state.betas)
+        seen = self.camera.project(places)
+        return MeshFit(
+            pose_body=state.pose,
+            root_orient=roma.rotmat_to_rotvec(state.root),
+            trans=state.trans,
+            betas=state.betas,
+            keypoints=seen,
+            residuals=torch.where(self.confidence > 0, torch.linalg.vector_norm(seen - self.pixels, dim=-1), torch.nan),
+            objective=objective,
+        )
+
+    def _weights(self) -> Tensor:
+        """(P, K): of the trunk, if enough of it is seen, else of all there is."""
+        trunk = _enough(self.confidence, self.points.steady)
+        return self.confidence * torch.where(trunk, self.points.steady.to(self.pixels), 1)
+
+    def _about_origin(self, pose: Tensor, root: Tensor, betas: Tensor) -> Tensor:
+        return self.points(self.skeleton(pose, root, pose.new_zeros(len(pose), 3), betas), betas)
+
+    def _depth(self, pose: Tensor, root: Tensor, betas: Tensor) -> Tensor:
+        """(P,) metres: where bodies (P, ...) spread as far as they do in the picture."""
+        own, _ = _spread(self._about_origin(pose, root, betas)[..., :2], self._weights())
+        seen, _ = _spread(self.pixels, self._weights())
+        return (self.camera.focal.mean(-1) * own / seen.clamp_min(1e-6)).clamp(_CLOSEST, _FARTHEST)
+
+    def _placed(self, pose: Tensor, root: Tensor, betas: Tensor, depth: Tensor, starts: int = 1) -> Tensor:
+        """(P H, 3): translations at which the centre of what was seen is where it was seen, at some depth."""
+        weights = self._weights()
+        _, seen = _spread(self.pixels, weights)
+        middle = self.camera.ray(seen[:, None])[:, 0].repeat_interleave(starts, 0) * depth[:, None]
+        weights = weights.repeat_interleave(starts, 0)
+        own = self._about_origin(pose, root, betas)
+        return middle - (own * weights[..., None]).sum(1) / weights.sum(1, keepdim=True)
+
+
+def _checked(keypoints: Tensor, points: BodyPoints, body: BodyModel, fewest: int) -> tuple[Tensor, Tensor]:
     """Pixels (P, K, 2), finite, and confidences (P, K), 0 where there is nothing to go by."""
     if keypoints.ndim != 3 or keypoints.shape[1:] != (len(points), 3) or len(keypoints) == 0:
         raise InputError(f"keypoints: shape {tuple(keypoints.shape)}, expected (people, {len(points)}, 3): x, y and confidence")
@@ -139,50 +241,11 @@ def _checked(keypoints: Tensor, points: BodyPoints, body: BodyModel) -> tuple[Te
     if not bool(((confidence >= 0) & (confidence <= 1)).all()):
         raise InputError("keypoints: expected confidences from 0 to 1, and 0 where a keypoint is missing; found others")
     confidence = torch.where(pixels.isfinite().all(-1) & points.known, confidence, 0)
-    few = ((confidence > 0).sum(1) < _FEWEST).nonzero()
+    few = ((confidence > 0).sum(1) < fewest).nonzero()
     if len(few):
         count = int((confidence[few[0, 0]] > 0).sum())
-        raise InputError(f"keypoints: person {int(few[0, 0])} has {count} of use, expected {_FEWEST} or more; leave the person out")
+        raise InputError(f"keypoints: person {int(few[0, 0])} has {count} of use, expected {fewest} or more; leave the person out")
     return torch.where(confidence[..., None] > 0, pixels, 0), confidence
-
-
-def _observed(points: BodyPoints, pixels: Tensor, confidence: Tensor, camera: Camera, deviation: Tensor, starts: int) -> Observation:
-    """Every person once for each start, in units of the deviation (P,), so that one robust scale serves people of every size."""
-
-    def repeated(values: Tensor) -> Tensor:
-        return values.repeat_interleave(starts, 0)[None]
-
-    lens = Camera(*(repeated(part / deviation[:, None]) for part in (camera.focal, camera.centre)))
-    return Observation(points, repeated(pixels / deviation[:, None, None]), repeated(confidence.square()), lens)
-
-
-def _begun(
-    skeleton: Skeleton, points: BodyPoints, pixels: Tensor, confidence: Tensor, camera: Camera, pose: Tensor, betas: Tensor | None,
-    settings: FitSettings,
-) -> tuple[MotionState, Tensor]:  # fmt: skip
-    """Every person in the mean pose from every side, and how tall in pixels a person of average height is there (P,).
-
-    The distance is that at which the trunk, or what there is, spreads as far as it does in the picture.
-    """
-    people, starts = len(pixels), len(settings.sides)
-    shape = pixels.new_zeros(people, skeleton.directions.shape[-1]) if betas is None else betas
-    identity = torch.eye(3).to(pixels).expand(people, 3, 3)
-    upright = points(skeleton(pose.expand(people, -1), identity, pixels.new_zeros(people, 3), shape), shape)
-    turn = _roll(points.names, pixels, confidence)
-    weights = confidence * torch.where(_enough(confidence, points.steady), points.steady.to(pixels), 1)
-    own, own_centre = _spread(upright[..., :2], weights)
-    seen, seen_centre = _spread(pixels, weights)
-    depth = (camera.focal.mean(-1) * own / seen.clamp_min(1e-6)).clamp(_CLOSEST, _FARTHEST)
-    middle = camera.ray(seen_centre[:, None])[:, 0] * depth[:, None]
-    facing = roma.rotvec_to_rotmat(pixels.new_tensor([math.pi, 0, 0]))
-    sides = roma.rotvec_to_rotmat(torch.deg2rad(pixels.new_tensor([[0.0, side, 0.0] for side in settings.sides])))
-    root = turn[:, None] @ facing @ sides  # (P, H, 3, 3)
-    centre = (upright * weights[..., None]).sum(1) / weights.sum(1, keepdim=True)
-    trans = middle[:, None] - (root @ centre[:, None, :, None])[..., 0]
-    state = MotionState(
-        pose.expand(1, people * starts, -1).clone(), root.flatten(0, 1)[None], trans.flatten(0, 1)[None], shape.repeat_interleave(starts, 0)
-    )
-    return state, camera.focal.mean(-1) * _STATURE / depth
 
 
 def _enough(confidence: Tensor, some: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ thing, so that κ there is well below 1, but for rotations that no measurement t
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -23,6 +24,16 @@ from dposer.solvers.gauss_newton import Quadratic
 
 PoseTerm = Callable[[Tensor, float], Quadratic]
 """Called with poses (F, B, 63) and how far the solver is, from 0 to 1."""
+
+
+class EnergyTerm(Protocol):
+    """A :data:`PoseTerm` that also compares poses that lie far apart."""
+
+    def __call__(self, pose: Tensor, done: float) -> Quadratic: ...
+
+    def energy(self, pose: Tensor) -> Tensor:
+        """(F, B)."""
+        ...
 
 
 LEVELS = (0.4, 1.0, 2.0)
