@@ -10,6 +10,11 @@ samples are beside real poses is told by `python -m run.evaluate`.
 
 needs whole motions (`python -m run.prepare_data ... --write-amass data/AMASS/amass_like`); without `--only` these sections
 are left out where there are none.
+
+    python -m benchmarks --only fitting fitting_speed fitting_video --output docs/fitting.md
+
+poses people before cameras, in the example poses that ship or in those of a processed data set, and films of whole motions or of the
+example that ships. `--only fitting_tune --dataset-folder data/cmu_processed` tries weights of Gaussian priors on validation subjects.
 """
 
 import sys
@@ -20,16 +25,18 @@ from typing import Literal
 
 import torch
 
-from benchmarks import guidance, motion, motion_data, motion_speed, prior, speed
+from benchmarks import fitting, fitting_data, fitting_speed, guidance, motion, motion_data, motion_speed, prior, speed
 from dposer.body import BodyModel
+from dposer.errors import InputError
 from dposer.files import save_bytes
 from dposer.prior import PosePrior
+from dposer.prior.mixture import PoseMixture
 from run._cli import cli
 from run._report import machine
 
 Section = Literal[
     "kinematics", "metrics", "large_metrics", "rendering", "sampling", "training", "solver", "completion", "guidance",
-    "denoising", "partial", "ik", "motion_speed", "long_motion",
+    "denoising", "partial", "ik", "motion_speed", "long_motion", "fitting", "fitting_speed", "fitting_video", "fitting_tune",
 ]  # fmt: skip
 
 
@@ -48,6 +55,8 @@ class Args:
     """Poses per figure of the prior."""
     per_subject: int = 2
     """Fragments of motion of each held-out subject."""
+    people: int = 100
+    """People, or of films at most so many, that are fitted to keypoints."""
     threads: int = 0
     """Threads of torch; 0 leaves its default."""
     output: Path | None = None
@@ -77,6 +86,13 @@ def main(args: Args) -> None:
             "motion_speed": lambda: motion_speed.speed(_motions(args)),
             "long_motion": lambda: motion_speed.long_motion(_motions(args)),
         }
+    if args.only:
+        sections |= {
+            "fitting": lambda: fitting.fitting(_models(args), _people(args, "test")),
+            "fitting_speed": lambda: fitting_speed.speed(_models(args), _people(args, "test")),
+            "fitting_video": lambda: fitting.video(_models(args), fitting_data.held_out_clips(args.motion_folder, args.people, args.seed)),
+            "fitting_tune": lambda: fitting.tune(_models(args), _people(args, "valid")),
+        }
     pages = [f"# Measurements\n\nMade by `{' '.join(['python -m benchmarks', *sys.argv[1:]])}`. Machine: {machine()}.\n"]
     for name in args.only or sections:
         pages.append(f"## {name.replace('_', ' ').capitalize()}\n\n{sections[name]()}\n")
@@ -92,6 +108,18 @@ def _data(args: Args) -> prior.Data:
 
 def _motions(args: Args) -> motion_data.Motions:
     return motion_data.Motions(args.motion_folder, PosePrior.from_pretrained(args.ckpt_path), BodyModel(), args.seed)
+
+
+def _models(args: Args) -> fitting.Models:
+    return fitting.Models(PosePrior.from_pretrained(args.ckpt_path), PoseMixture.from_pretrained(), BodyModel(), args.seed)
+
+
+def _people(args: Args, split: str) -> fitting_data.People:
+    folder = args.dataset_folder / args.version if args.dataset_folder else None
+    if folder is None and split != "test":
+        raise InputError("fitting_tune: no data set, expected one with validation subjects; give --dataset-folder")
+    poses = fitting_data.held_out_poses(folder, split, args.people, args.seed)
+    return fitting_data.people(poses, BodyModel(), args.seed)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ class Motions:
     def fragments(self, split: str, per_subject: int, frames: int = 60) -> Fragments:
         """Pieces that do not overlap, of each subject as many, drawn by the seed; of a subject without so many all there are."""
         random, drawn = np.random.default_rng(self.seed), []
-        for clips in _read(self.folder / split).values():
+        for clips in read_clips(self.folder / split).values():
             pieces = [clip.pose_body[i : i + frames] for clip in clips for i in range(0, len(clip) - frames + 1, frames)]
             drawn += [pieces[i] for i in random.permutation(len(pieces))[:per_subject]]
         if not drawn:
@@ -86,7 +86,7 @@ class Motions:
 
     def long(self, frames: int) -> AmassSequence:
         """A sequence without end: clips of the test subjects in turn, :func:`joined`, on a body with a shape of its own."""
-        subjects = list(_read(self.folder / "test").values())
+        subjects = list(read_clips(self.folder / "test").values())
         random, total = np.random.default_rng(self.seed), 0
         clips: list[AmassSequence] = []
         while total < frames:
@@ -98,14 +98,14 @@ class Motions:
         return AmassSequence(whole.pose_body[:frames], whole.root_orient[:frames], whole.trans[:frames], betas, "neutral", FPS)
 
     def _frames(self, split: str) -> tuple[Tensor, Tensor]:
-        clips = [(clip, person) for person, some in enumerate(_read(self.folder / split).values()) for clip in some]
+        clips = [(clip, person) for person, some in enumerate(read_clips(self.folder / split).values()) for clip in some]
         poses = np.concatenate([clip.pose_body for clip, _ in clips])
         subject = np.repeat([person for _, person in clips], [len(clip) for clip, _ in clips])
         return torch.tensor(poses, dtype=torch.float32), torch.tensor(subject)
 
 
 @cache
-def _read(folder: Path) -> Clips:
+def read_clips(folder: Path) -> Clips:
     """All clips of a split, thinned to about 30 frames a second; those of a frame or two are left out."""
     clips: dict[str, list[AmassSequence]] = {}
     for path in sorted(folder.glob("*/*.npz")):

@@ -40,13 +40,21 @@ class SmplxBody(BodyModel):
         path = asset("body_models", "smplx", "SMPLX_OPEN.npz")
         self._smplx = smplx.create(str(path), model_type="smplx", ext="npz", use_pca=False, flat_hand_mean=True)
 
-    def forward(self, pose_body: Tensor, *unused: Any, **ignored: Any) -> BodyOutput:
+    def forward(
+        self,
+        pose_body: Tensor,
+        root_orient: Tensor | None = None,
+        betas: Tensor | None = None,
+        trans: Tensor | None = None,
+        **ignored: Any,
+    ) -> BodyOutput:
         zeros = {
             f"{name}_pose": pose_body.new_zeros(len(pose_body), width)
             for name, width in (("jaw", 3), ("leye", 3), ("reye", 3), ("left_hand", 45), ("right_hand", 45))
         }
-        nothing = {"betas": pose_body.new_zeros(len(pose_body), 10), "expression": pose_body.new_zeros(len(pose_body), 10)}
-        out = self._smplx(body_pose=pose_body, global_orient=pose_body.new_zeros(len(pose_body), 3), **zeros, **nothing)
+        for name, value, width in (("global_orient", root_orient, 3), ("transl", trans, 3), ("betas", betas, 10), ("expression", None, 10)):
+            zeros[name] = pose_body.new_zeros(len(pose_body), width) if value is None else value
+        out = self._smplx(body_pose=pose_body, **zeros)
         return BodyOutput(out.joints[:, :22], out.vertices)
 
 
@@ -152,14 +160,14 @@ def _fit_long(motions: Motions, frames: int, noise_std: float, threads: int) -> 
     length = round(FPS / 2)
     holes = (torch.rand(-(-frames // length), 22, generator=generator) < _HOLES).repeat_interleave(length, 0)[:frames]
     points = (truth + noise_std * torch.randn(truth.shape, generator=generator)).masked_fill(holes[..., None], torch.nan)
-    before, start = _peak(), time.perf_counter()
+    before, start = peak(), time.perf_counter()
     fit = fit_motion(motions.prior, points, fps=FPS, body=motions.body, window=WINDOW, overlap=OVERLAP, generator=generator)
     duration = time.perf_counter() - start
     errors = (1000 * torch.linalg.vector_norm(some - truth, dim=-1).nanmean() for some in (points, fit.points))
     border = torch.arange(WINDOW - OVERLAP, frames - OVERLAP, WINDOW - OVERLAP)
     bends, both = fit.points.diff(n=2, dim=0), torch.cat((border - 2, border - 1))
     return (
-        [f"{duration:.0f} s", f"{_peak():.2f} GB", f"{before:.2f} GB", *(f"{float(error):.1f}" for error in errors)],
+        [f"{duration:.0f} s", f"{peak():.2f} GB", f"{before:.2f} GB", *(f"{float(error):.1f}" for error in errors)],
         [
             _across(fit.points.diff(dim=0), border - 1),
             _across((fit.points - truth).diff(dim=0), border - 1),
@@ -178,6 +186,6 @@ def _across(changes: Tensor, rows: Tensor, quantile: float | None = None) -> str
     return " / ".join(f"{np.mean(part) if quantile is None else np.quantile(part, quantile):.2f}" for part in some)
 
 
-def _peak() -> float:
+def peak() -> float:
     """GB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6

@@ -27,6 +27,8 @@ from dposer.body.skeleton import SMPLX_JOINTS, SURFACE_KEYPOINTS, Layout, surfac
 from dposer.errors import InputError
 from dposer.files import PathLike
 
+SURFACES: Mapping[str, int] = {"smplx": 10475, "smplh": 6890, "smpl": 6890}
+"""Vertices of the licensed bodies."""
 _BODY = 22  # pelvis and the 21 joints of pose_body: the first joints of all three kinds
 
 _JOINT_NAMES: dict[Kind, tuple[str, ...]] = {
@@ -123,6 +125,11 @@ class BodyModel(nn.Module):
     @property
     def num_vertices(self) -> int:
         return len(self.v_template)
+
+    @property
+    def shape_space(self) -> str:
+        """Whose shape coefficients ``betas`` are: ``smplx``, ``smplh`` or ``smpl`` of the licensed files, else ``own``."""
+        return self.kind if self.num_vertices == SURFACES[self.kind] else "own"
 
     @property
     def keypoint_vertices(self) -> dict[str, int]:

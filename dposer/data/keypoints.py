@@ -50,6 +50,13 @@ DERIVED: dict[str, tuple[str, ...]] = {
 ImageSize = tuple[int, int]
 """Width and height in pixels."""
 
+_KAPPA = {
+    "nose": 0.052, "eye": 0.050, "ear": 0.070, "shoulder": 0.158, "elbow": 0.144, "wrist": 0.124, "hip": 0.214, "knee": 0.174,
+    "ankle": 0.178, "neck": 0.158, "pelvis": 0.214,
+}  # fmt: skip
+"""Twice the deviation of COCO's annotators; neck and pelvis, which COCO lacks, like what they are the mean of."""
+_KAPPA_OTHERS = 0.16
+"""In the middle of the limbs'."""
 _WHAT = "2D keypoints"
 _PRODUCERS = "OpenPose (people), COCO or AlphaPose (image_id, keypoints), ViTPose or MMPose (keypoints) or MediaPipe (pose_landmarks)"
 _TOLERANCE = 0.05
@@ -91,6 +98,11 @@ class Keypoints:
     def to(self, layout: Layout) -> "Keypoints":
         """The same people in another layout, joint by joint as :meth:`joint` gives them."""
         return replace(self, points=np.stack([self.joint(name) for name in layout.joints], axis=1), layout=layout)
+
+
+def kappas(names: Iterable[str]) -> np.ndarray:
+    """(K,): κ of object keypoint similarity, how loosely keypoints are placed, as a share of the person's size."""
+    return np.array([next((kappa for part, kappa in _KAPPA.items() if part in name), _KAPPA_OTHERS) for name in names])
 
 
 def to_openpose25(keypoints: Keypoints) -> Keypoints:

@@ -16,6 +16,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from dposer.body.model import SURFACES
 from dposer.body.points import Place
 from dposer.data.points import PointSequence, columns_by_name, plain_name
 from dposer.errors import InputError
@@ -24,8 +25,6 @@ from dposer.files import PathLike, existing_file, save_json
 DISTANCE = 0.0095
 """Metres from the skin to the centre of a usual marker."""
 
-_VERTICES = {"smplx": 10475, "smplh": 6890, "smpl": 6890}
-"""How many vertices each model has."""
 _FEWEST = 4
 """Fewer markers than this do not fix where a body is and how it is turned, let alone its pose."""
 _FARTHEST = 1.0
@@ -121,9 +120,9 @@ def marker_places(layout: MarkerLayout, vertices: int) -> list[Place]:
     Raises:
         InputError: the layout is of a model with another number of vertices.
     """
-    if layout.model is not None and _VERTICES[layout.model] != vertices and any(marker.joint is None for marker in layout.markers):
+    if layout.model is not None and SURFACES[layout.model] != vertices and any(marker.joint is None for marker in layout.markers):
         raise InputError(
-            f"numbers the {_VERTICES[layout.model]} vertices of {layout.model}, but the body has {vertices}; give the "
+            f"numbers the {SURFACES[layout.model]} vertices of {layout.model}, but the body has {vertices}; give the "
             "file of that model with --bodymodel-path, or leave out 'model' if the numbers are of this body"
         )
     return [_place(marker) for marker in layout.markers]
@@ -237,8 +236,8 @@ def _length(value: Any, where: str) -> float:
 def _model(value: Any, key: str) -> str | None:
     if value is None:
         return None
-    if value not in tuple(_VERTICES):  # which may be unhashable
-        raise _Wrong(f"'{key}' is {_shown(value)}, expected one of {', '.join(_VERTICES)}; vertices are numbered differently in each")
+    if value not in tuple(SURFACES):  # which may be unhashable
+        raise _Wrong(f"'{key}' is {_shown(value)}, expected one of {', '.join(SURFACES)}; vertices are numbered differently in each")
     return str(value)
 
 

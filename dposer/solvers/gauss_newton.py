@@ -14,6 +14,7 @@ Sequences of a batch are damped apart (Levenberg–Marquardt) and never meet.
 """
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -110,7 +111,18 @@ class Observation:
     precision: Tensor
     """(F, B, K): 1 / variance per coordinate, 0 where nothing was seen."""
     camera: Camera | None = None
-    """Of every frame and sequence, or what expands to these."""
+    """Of every frame and sequence (F, B, 2); None: points in space."""
+
+    def frames(self, rows: slice) -> "Observation":
+        return self._each(lambda values: values[rows])
+
+    def transposed(self) -> "Observation":
+        """Frames as sequences of one frame each, or back."""
+        return self._each(lambda values: values.transpose(0, 1))
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Observation":
+        camera = None if self.camera is None else Camera(change(self.camera.focal), change(self.camera.centre))
+        return Observation(self.points, change(self.places), change(self.precision), camera)
 
     def misses(self, points: Tensor) -> Tensor:
         """How far points (F, B, K, 3) are from where they were measured, in its coordinates; infinitely far at the lens and behind."""

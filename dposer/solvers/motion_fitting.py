@@ -31,7 +31,7 @@ _ACCELERATION = 45.0
 """m/s²: the scale of joints' accelerations in human motion, whose tails are those of Student's t with one degree of freedom."""
 _BENDING = 140.0
 """1/s²: the same of rotation vectors in units of their spread over poses."""
-START_DAMPING, _WARM_DAMPING = 1e2, 1.0
+START_DAMPING, WARM_DAMPING = 1e2, 1.0
 _STRETCHES, _STRETCH, _ANCHOR_STEPS = 8, 20, 15
 _ROBUST, _LEAST_OUTLIER, _LOOSE = 3.0, 0.01, 10.0
 """Standard deviations, and metres, from where on a point counts as an outlier; how many times farther it may be at first."""
@@ -281,7 +281,7 @@ def fit_motion(
         before = joined(parts[-2:]).frames(slice(-2, None)) if parts else None
         solver = task.solver(rows, noise, _smoothness(task.settings, fps, task.spread), before)
         state = iterate(
-            solver, state, task.term(noise, solver.observation), task.settings.steps, START_DAMPING if found is None else _WARM_DAMPING
+            solver, state, task.term(noise, solver.observation), task.settings.steps, START_DAMPING if found is None else WARM_DAMPING
         )
         count = len(state.pose) if rows.stop == frames else window - overlap
         parts.append(state.frames(slice(0, count)))

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from dposer.diffusion.schedule import gaussian_like
+from dposer.prior.mixture import PoseMixture
 from dposer.prior.pose_prior import PosePrior
 from dposer.solvers.gauss_newton import Quadratic
 
@@ -121,6 +122,26 @@ class GaussianTerm:
     def energy(self, pose: Tensor) -> Tensor:
         """(F, B), up to a constant."""
         return 0.5 * ((pose - self.quadratic.centre) * self.quadratic.pull(pose)).sum(-1)
+
+
+class MixtureTerm:
+    """κ times −log of the nearest component of a mixture of Gaussians, as SMPLify has it.
+
+    Args:
+        mixture: over axis-angle poses.
+        weight: κ.
+    """
+
+    def __init__(self, mixture: PoseMixture, weight: float = 1.0) -> None:
+        self.mixture, self.weight = mixture, weight
+
+    def __call__(self, pose: Tensor, done: float) -> Quadratic:
+        rows = self.mixture.nearest(pose.flatten(0, 1)).view(pose.shape[:-1])
+        return Quadratic(self.mixture.means[rows], self.weight * self.mixture.precisions[rows])
+
+    def energy(self, pose: Tensor) -> Tensor:
+        """(F, B)."""
+        return self.weight * self.mixture.energy(pose.flatten(0, 1)).view(pose.shape[:-1])
 
 
 def spread(prior: PosePrior) -> Tensor:
