@@ -1,5 +1,6 @@
 """How good: bodies from the keypoints of a modelled detector with no prior, with Gaussians and with DPoser, and motions from films."""
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from benchmarks.fitting_data import Detector, People, film
 from benchmarks.motion import tell
+from benchmarks.motion_data import FPS
 from dposer.body import BodyModel
 from dposer.body.points import BodyPoints, Skeleton
 from dposer.body.skeleton import OPENPOSE_25
@@ -23,7 +25,7 @@ from dposer.solvers.mesh_adam import SmplifyResult, SmplifySettings, smplify_set
 from dposer.solvers.mesh_fitting import FitSettings, MeshFit, fit_keypoints
 from dposer.solvers.mesh_scores import FIGURES, PUBLISHED_EHF, MeshScores, mesh_scores
 from dposer.solvers.pose_terms import EnergyTerm, GaussianTerm, MixtureTerm
-from dposer.solvers.video_fitting import fit_track
+from dposer.solvers.video_fitting import TrackSettings, fit_track
 from run._report import markdown
 
 CONDITIONS: Mapping[str, Detector] = {
@@ -50,6 +52,7 @@ class Models:
     body: BodyModel
     seed: int = 0
     settings: FitSettings = FitSettings()
+    track: TrackSettings = TrackSettings()
     releases: SmplifySettings = smplify_settings("paper")
 
     def gaussian(self, weight: float = GAUSSIAN_WEIGHT) -> GaussianTerm:
@@ -334,7 +337,7 @@ def video(models: Models, clips: Sequence[AmassSequence], conditions: Mapping[st
         pages += [f"### {name[0].upper()}{name[1:]}", markdown(["", *_FILM_COLUMNS], lines), _film_margin(figures[ALONE], figures[TRACK])]
     frames = " or ".join(str(count) for count in sorted({len(clip) for clip in clips}))
     note = (
-        f"{len(clips)} films of {frames} frames, 30 a second, of motions of held-out subjects before a camera at rest; the detector errs "
+        f"{len(clips)} films of {frames} frames, {FPS:g} a second, of motions of held-out subjects before a camera at rest; the detector errs "
         f"as for single people ({100 * Detector().missing:g} % missing, {100 * Detector().gross:g} % gross, anew in every frame). Noise "
         "that lasts: errors of neighbouring frames are correlated by 0.8. Frame by frame: `fit_keypoints` of all frames in one batch. "
         "Acceleration errors over 22 joints in the camera's axes, and relative to the pelvis. ± standard error over films. Reprojection "
@@ -347,11 +350,12 @@ def _film_figures(models: Models, clip: AmassSequence, truth: People, keypoints:
     """By the names of _FILM_COLUMNS."""
     generator, start = torch.Generator().manual_seed(models.seed), time.perf_counter()
     if track:
-        motion = fit_track(models.prior, keypoints, truth.camera, fps=clip.fps or 30.0, body=models.body, generator=generator)
+        rate = clip.fps or FPS
+        motion = fit_track(models.prior, keypoints, truth.camera, fps=rate, body=models.body, settings=models.track, generator=generator)
         betas = motion.betas.expand(len(truth), -1)
         found, seen, residuals = (motion.pose_body, motion.root_orient, betas, motion.trans), motion.keypoints, motion.residuals
     else:
-        fit = fit_keypoints(models.prior, keypoints, truth.camera, body=models.body, generator=generator)
+        fit = fit_keypoints(models.prior, keypoints, truth.camera, body=models.body, settings=models.settings, generator=generator)
         found, seen, residuals = (fit.pose_body, fit.root_orient, fit.betas, fit.trans), fit.keypoints, fit.residuals
     duration = time.perf_counter() - start
     joints = models.body(*found, vertices=None, joints="body").joints
@@ -368,7 +372,6 @@ def _film_margin(alone: Tensor, track: Tensor) -> str:
     for column, name in enumerate(_FILM_COLUMNS):
         before, after = float(alone[:, column].mean()), float(track[:, column].mean())
         lower = int((track[:, column] < alone[:, column]).sum())
-        lines.append(
-            f"- {name}: {after / before:.2f} of that frame by frame ({100 * (after / before - 1):+.1f} %), lower in {lower} of {len(alone)} films"
-        )
+        change = f"{after / before:.2f} of that frame by frame ({100 * (after / before - 1):+.1f} %)"
+        lines.append(f"- {name}: {change}, lower in {lower} of {len(alone)} films")
     return "\n".join(lines)

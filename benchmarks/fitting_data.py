@@ -70,9 +70,6 @@ class Detector:
     """Correlation of the errors of neighbouring frames of a film."""
 
 
-CLEAN = Detector(0.0, 0.0, None, 0.0, 0.0, 0.0)
-
-
 @dataclass(frozen=True)
 class People:
     """N people of known bodies, or one person in N frames, whose camera looks along +z, y down."""
@@ -96,6 +93,11 @@ class People:
 
     def __len__(self) -> int:
         return len(self.pose_body)
+
+    def part(self, rows: slice) -> "People":
+        """Some of them."""
+        parts = {name: value[rows] for name, value in vars(self).items() if name != "camera"}
+        return People(**parts, camera=Camera(self.camera.focal[rows], self.camera.centre[rows]))
 
     def detected(self, detector: Detector, seed: int, film: bool = False) -> Tensor:
         """(N, 25, 3) keypoints; those of other detectors with the same seed err in the same directions.

@@ -33,10 +33,10 @@ def speed(models: Models, truth: People, few: int = 3, noise: float = 0.01) -> s
     keypoints = truth.detected(Detector(noise), models.seed)
     table, found = durations(models, truth, keypoints, min(few, len(truth)))
     note = (
-        f"People as for `--only fitting`, {100 * noise:g} % of noise, {torch.get_num_threads()} threads. Alone: the median of {few} people, "
-        f"one after another, after start-up. The original poses the whole mesh of {models.body.num_vertices} vertices in each of its "
-        f"{models.releases.steps * len(models.releases.prior_weights)} steps and takes gradients through it; the same steps on keypoints "
-        "alone find the same bodies, so that they stand for it below."
+        f"People as for `--only fitting`, {100 * noise:g} % of noise, {torch.get_num_threads()} threads. Alone: the median of {few} "
+        f"people, one after another, after start-up. The original poses the whole mesh of {models.body.num_vertices} vertices in each of "
+        f"its {models.releases.steps * len(models.releases.prior_weights)} steps and takes gradients through it; the same steps on "
+        "keypoints alone find the same bodies, so that they stand for it below."
     )
     return "\n\n".join([note, table, memory(models, keypoints, truth.camera), objectives(models, truth, keypoints, found, noise)])
 
@@ -46,7 +46,8 @@ def durations(models: Models, truth: People, keypoints: Tensor, few: int) -> tup
     ways = {ORIGINAL: original(models), ADAM: adam(models, models.prior), DPOSER: default(models)}
     rows, found, slowest = [], {}, 0.0
     for name, solve in ways.items():
-        alone = statistics.median(_timed(solve, keypoints[i : i + 1], _of_camera(truth, slice(i, i + 1)))[0] for i in range(few))
+        ones = [slice(i, i + 1) for i in range(few)]
+        alone = statistics.median(_timed(solve, keypoints[one], truth.part(one).camera)[0] for one in ones)
         slowest = slowest or alone
         rows.append([name, f"{alone:.2f}", f"{slowest / alone:.1f}×"])
         if name == ORIGINAL:
@@ -65,10 +66,6 @@ def _timed(solve: Way, keypoints: Tensor, camera: Camera) -> tuple[float, Bodies
     start = time.perf_counter()
     found = solve(keypoints, camera)
     return time.perf_counter() - start, found
-
-
-def _of_camera(truth: People, rows: slice) -> Camera:
-    return Camera(truth.camera.focal[rows], truth.camera.centre[rows])
 
 
 def default(models: Models) -> Way:

@@ -20,8 +20,12 @@ from dposer.data.keypoints import DETECTED, ImageSize, Keypoints
 from dposer.errors import InputError
 from dposer.files import existing_file
 from dposer.geometry.camera import Camera
+from dposer.prior.mixture import PoseMixture
 from dposer.prior.pose_prior import Progress
+from dposer.prior.timesteps import GridTimes, Strategy
+from dposer.solvers.mesh_adam import SmplifySettings, smplify_settings
 from dposer.solvers.mesh_fitting import FitSettings, MeshFit, fit_keypoints
+from dposer.solvers.pose_terms import MixtureTerm
 from dposer.solvers.video_fitting import TrackFit
 from dposer.viz import save_mesh
 from run._cli import load_prior
@@ -32,14 +36,68 @@ FEWEST = 4
 TOGETHER = 64
 """People solved for at once, so that memory does not grow with the crowd."""
 
+STATURE = 1.7
+"""Metres, of a person whose size in the picture keypoints' residuals are measured by."""
+MISSED, UNUSUAL = 0.06, 1.0
+"""Mean residual as a share of the person's size, and plausibility in per cent, that a verdict points out."""
+
 Detect = Callable[[np.ndarray], Keypoints]
 """Finds the people in a picture (h, w, 3) uint8 RGB."""
 MeshFormat = Literal["obj", "glb", "ply"]
 
 
-@dataclass
-class FitFlags:
-    """Flags that all of these commands have."""
+@dataclass(kw_only=True)
+class SolverFlags:
+    """By what and how bodies are found."""
+
+    prior: Literal["DPoser", "GMM", "None"] = "DPoser"
+    """What knows poses: the diffusion prior, a mixture of Gaussians as SMPLify has it, or nothing but the keypoints."""
+    preset: Literal["library", "v1", "v2", "x", "paper"] = "library"
+    """The library's second-order solver, or Adam in stages with the settings of a release or of the paper."""
+    steps: int | None = None
+    """Steps of the library's solver, or of each of the preset's stages; fewer are faster and coarser."""
+    time_strategy: Strategy = "3"
+    """Times of the presets: 1 random, 2 fixed, 3 truncated annealing."""
+    sde_N: int = 500
+    """Grid of times of preset v1."""
+    gmm_path: Path | None = None
+    """A mixture of python -m run.train_gmm or SMPLify's gmm_08.pkl; default: the one that ships."""
+
+    def solver(self, device: torch.device, ehf: bool = False) -> FitSettings | SmplifySettings:
+        """Settings of the solver.
+
+        Args:
+            ehf: as the releases have them for the EHF data set.
+
+        Raises:
+            InputError: flags that do not go together.
+        """
+        if self.steps is not None and not 1 <= self.steps <= 100_000:
+            raise InputError(f"--steps {self.steps}, expected 1 to 100000")
+        if self.preset == "library":
+            if (self.sde_N, self.time_strategy) != (500, "3"):
+                raise InputError(
+                    f"--sde-N {self.sde_N} --time-strategy {self.time_strategy}: the library's own solver has no such times; give --preset"
+                )
+            term = MixtureTerm(PoseMixture.from_pretrained(self.gmm_path, device)) if self.prior == "GMM" else None
+            settings = FitSettings(term=term)
+            return settings if self.steps is None else replace(settings, steps=self.steps)
+        if self.prior == "GMM":
+            raise InputError(f"--prior GMM --preset {self.preset}: the releases know no mixture; leave --preset out")
+        adam = smplify_settings(self.preset, self.time_strategy, ehf=ehf)
+        if isinstance(adam.time, GridTimes):
+            if not 50 <= self.sde_N <= 100_000:
+                raise InputError(f"--sde-N {self.sde_N}, expected 50 to 100000")
+            index = round(adam.time.fixed_index * self.sde_N / adam.time.levels)
+            adam = replace(adam, time=replace(adam.time, levels=self.sde_N, fixed_index=index))
+        elif self.sde_N != 500:
+            raise InputError(f"--sde-N {self.sde_N}: only preset v1 has a grid of times, expected 500; leave it out")
+        return adam if self.steps is None else replace(adam, steps=self.steps, camera_steps=self.steps)
+
+
+@dataclass(kw_only=True)
+class FitFlags(SolverFlags):
+    """Flags of the commands that fit bodies to pictures."""
 
     layout: str = "auto"
     """What the keypoints are (openpose25, coco17, ...); auto goes by their number."""
@@ -61,8 +119,6 @@ class FitFlags:
     """Where a published checkpoint's normaliser is looked for."""
     version: str = "version1"
     """Version folder below --dataset-folder."""
-    prior: bool = True
-    """--no-prior fits by the keypoints alone."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1, ..."""
     seed: int = 42
@@ -124,14 +180,15 @@ def detector(thorough: bool) -> Detect:
 class Fitter:
     """The body, the prior and the settings that a command line asks for."""
 
-    def __init__(self, flags: FitFlags, device: torch.device, settings: FitSettings | None = None):
+    def __init__(self, flags: FitFlags, device: torch.device):
         self.flags, self.device = flags, device
-        self.settings = settings or FitSettings()
+        self.settings = flags.solver(device)
         self.body = BodyModel(flags.bodymodel_path, device, gender=flags.gender)
         file = flags.bodymodel_path
-        self.body_name = "the open body, which has a shape space of its own" if file is None else f"{file.name} ({self.body.kind})"
+        name = "the open body" if file is None else f"{file.name} ({self.body.kind})"
+        self.body_name = f"{name}, which has a shape space of its own" if self.body.shape_space == "own" else name
         self.judge = load_prior(flags.ckpt_path, flags.dataset_folder / flags.version, device)
-        self.prior = self.judge if flags.prior else None
+        self.prior = None if flags.prior == "None" else self.judge
 
     def fit(self, points: np.ndarray, layout: Layout, camera: Camera, *key: Any, progress: Progress | None = None) -> dict[str, np.ndarray]:
         """People (P, K, 3), fitted by :func:`fit_keypoints`, as :func:`fit_arrays` of P rows each.
@@ -152,8 +209,12 @@ class Fitter:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
     def arrays(self, fit: MeshFit | TrackFit, camera: Camera) -> dict[str, np.ndarray]:
-        """:func:`fit_arrays`, and how plausible each pose is, per cent."""
-        return fit_arrays(fit, camera) | {"plausibility": self.plausibility(fit.pose_body)}
+        """:func:`fit_arrays`, how plausible each pose is, per cent, and a word on each."""
+        plausibility = self.plausibility(fit.pose_body)
+        tall = (camera.focal.mean(-1).to(fit.trans) * STATURE / fit.trans[:, 2]).cpu().numpy()
+        missed = np.nanmean(np.where(np.isnan(fit.residuals.cpu()).all(1, keepdims=True), 0, fit.residuals.cpu()), 1) > MISSED * tall
+        words = np.where(missed, "keypoints missed", np.where(plausibility < UNUSUAL, "unusual pose", "fits"))
+        return fit_arrays(fit, camera) | {"plausibility": plausibility, "verdict": words}
 
     def plausibility(self, pose: torch.Tensor) -> np.ndarray:
         """(P,) per cent; NaN where the weights cannot tell."""
@@ -189,9 +250,15 @@ class Fitter:
             "seed": flags.seed, "prior": flags.prior, "solver": repr(self.settings), "layout": flags.layout, "ignore": sorted(flags.ignore),
             "focal": flags.focal, "exif": flags.exif,
             "intrinsics": None if flags.intrinsics is None else hashlib.sha256(flags.intrinsics.read_bytes()).hexdigest()[:16],
-            "device": self.device.type, "weights": digest(self.judge.state_dict().values()),
+            "device": self.device.type, "weights": digest(self.judge.state_dict().values()), "mixture": mixture_digest(self.settings),
             "body": digest([self.body.v_template, self.body.weights]), "library": __version__,
         }  # fmt: skip
+
+
+def mixture_digest(settings: FitSettings | SmplifySettings) -> str | None:
+    """Fingerprint of the mixture that is the prior, if one is."""
+    term = settings.term if isinstance(settings, FitSettings) else None
+    return digest(term.mixture.state_dict().values()) if isinstance(term, MixtureTerm) else None
 
 
 def fit_arrays(fit: MeshFit | TrackFit, camera: Camera) -> dict[str, np.ndarray]:
@@ -204,12 +271,12 @@ def fit_arrays(fit: MeshFit | TrackFit, camera: Camera) -> dict[str, np.ndarray]
 
 
 def export_meshes(folder: Path, name: str, surfaces: np.ndarray, faces: np.ndarray, formats: Sequence[MeshFormat]) -> None:
-    """People (P, V, 3) as ``<name>_person<i>.obj`` or ``.ply`` each, or all in one ``<name>.glb``; y up, as programs for meshes expect it,
-    that is, the camera's frame turned by 180° about x."""
+    """People (P, V, 3) as ``<name>person<i>.obj`` or ``.ply`` each, or all in one ``<name>people.glb``; y up, as programs for meshes
+    expect it, that is, the camera's frame turned by 180° about x."""
     upright = surfaces * np.array([1, -1, -1], surfaces.dtype)
     for suffix in formats:
         if suffix == "glb":
-            save_mesh(folder / f"{name}.glb", upright, faces)
+            save_mesh(folder / f"{name}people.glb", upright, faces)
         else:
             for i, surface in enumerate(upright):
-                save_mesh(folder / f"{name}_person{i}.{suffix}", surface, faces)
+                save_mesh(folder / f"{name}person{i}.{suffix}", surface, faces)

@@ -1,31 +1,35 @@
 """Fit bodies to the people in a photograph, from their 2D keypoints.
 
     python -m run.demo_fit --img photo.jpg --openpose photo_keypoints.json
-    python -m run.demo_fit --img photo.jpg --openpose keypoints.npy --layout coco17 --focal 1500
+    python -m run.demo_fit --img photo.jpg                                         # keypoints are detected (extra: detect)
+    python -m run.demo_fit --img photo.jpg --openpose keypoints.npy --layout coco17 --focal 1500 --export obj glb
+    python -m run.demo_fit --img photo.jpg --openpose photo_keypoints.json --preset v1 --time-strategy 2   # as a release did it
 
 Keypoints are those of OpenPose, COCO, MMPose, ViTPose, AlphaPose or MediaPipe (dposer/data/keypoints.py says in which files), for any
-number of people. The focal length is that of --focal, else of the photograph's EXIF with --exif, else its diagonal.
+number of people. The focal length is that of --focal or --intrinsics, of the photograph's EXIF with --exif, else its diagonal. Folders and
+videos are for python -m run.fit_images.
 """
 
-import dataclasses
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
+import tyro
 
-from dposer.body import BodyModel
-from dposer.body.skeleton import layout_map
-from dposer.data.images import read_photo
-from dposer.data.keypoints import Keypoints, read_keypoints
+from dposer.data.images import Photo, read_photo
+from dposer.data.keypoints import Keypoints, read_keypoints, write_openpose
 from dposer.errors import InputError
 from dposer.files import save_json, save_npz
 from dposer.geometry.camera import Camera
 from dposer.prior.config import PriorConfig
-from dposer.solvers.mesh_fitting import FitSettings, MeshFit, fit_keypoints
-from dposer.viz import save_image, save_mesh, side_colours
+from dposer.solvers.mesh_fitting import fit_keypoints
+from dposer.viz import save_image, side_colours
 from dposer.viz.overlay import draw_detections, fit_sheet, overlay
-from run._cli import cli, load_prior, pick_device, step_bar, table, writable_folder
+from run._cli import cli, pick_device, step_bar, table, writable_folder
+from run._fitting import FEWEST, FitFlags, Fitter, MeshFormat, detector, export_meshes, without
 from run._report import machine
 
 
@@ -33,105 +37,97 @@ from run._report import machine
 class Args:
     img: Path
     """The photograph."""
-    openpose: Path
-    """Its 2D keypoints."""
+    openpose: Path | None = None
+    """Its 2D keypoints; default: they are detected, and written beside the results."""
     config: PriorConfig | None = None
     """A recipe file, as other commands have it; nothing is read from it, the network's settings come with the weights."""
-    layout: str = "auto"
-    """What the keypoints are; auto goes by their number."""
+    config_path: str | None = None
+    """The same by the original's name for it; nothing is read from it either."""
     outdir: Path = Path("./output/test_results/hmr")
     """Where results go."""
-    focal: float | None = None
-    """Focal length in pixels; default: the diagonal of the photograph."""
-    exif: bool = False
-    """Take the focal length that the photograph's EXIF tells."""
-    ignore: tuple[str, ...] = ()
-    """Keypoints that do not count, e.g. left_hip right_hip neck."""
-    gender: str = "neutral"
-    """Which body to take from a folder: neutral, female or male."""
-    bodymodel_path: Path | None = None
-    """SMPL-X, SMPL-H or SMPL file; default: the open body that ships."""
-    ckpt_path: Path | None = None
-    """Weights: a .safetensors of this library or a published .pth/.ckpt; default: the prior that ships."""
-    dataset_folder: Path = Path("./data/AMASS/amass_processed")
-    """Where a published checkpoint's normaliser is looked for."""
-    version: str = "version1"
-    """Version folder below --dataset-folder."""
-    prior: bool = True
-    """--no-prior fits by the keypoints alone."""
-    device: str = "auto"
-    """auto, cpu, cuda, cuda:1, ..."""
-    seed: int = 42
-    """Same seed, same device, same result."""
+    export: tuple[MeshFormat, ...] = ("obj",)
+    """The bodies as meshes: obj, ply (one file a person), glb (all in one)."""
+    fit: Annotated[FitFlags, tyro.conf.arg(name="")] = field(default_factory=FitFlags)
+    """Of every command that fits bodies to keypoints."""
 
 
 def main(args: Args) -> None:
-    """Read, fit, tell, draw, write."""
-    if args.focal is not None and not 1 <= args.focal <= 1e6:
-        raise InputError(f"--focal {args.focal}, expected pixels, 1 to 1000000")
+    """Read or detect, fit, draw, write, tell."""
+    args.fit.check()
+    if args.img.is_dir():
+        raise InputError(f"--img {args.img}: a folder, expected a photograph; give it to python -m run.fit_images --images")
     writable_folder(args.outdir)
-    device = pick_device(args.device)
-    torch.set_num_threads(1)
+    torch.set_num_threads(1)  # the matrices are small: threads would wait for each other
     photo = read_photo(args.img)
-    people = read_keypoints(args.openpose, args.layout, photo.size)
-    if not len(people):
-        raise InputError(f"{args.openpose}: holds nobody, expected at least one person; detect people in the picture first")
-    body = BodyModel(args.bodymodel_path, device, gender=args.gender)
-    prior = load_prior(args.ckpt_path, args.dataset_folder / args.version, device)
-    people = _without(people, args.ignore)
-    if args.exif and photo.focal is None:
-        raise InputError(f"{args.img}: its EXIF tells no focal length (35 mm equivalent); leave --exif out, or give --focal")
-    camera = Camera.of_size(*photo.size, args.focal or (photo.focal if args.exif else None))
+    camera = args.fit.camera(photo.size, photo.focal, args.img)
+    fitter = Fitter(args.fit, pick_device(args.fit.device))
+    people = _people(args, photo, fitter)
+    lens = Camera(camera.focal.expand(len(people), 2), camera.centre.expand(len(people), 2))
     fit = fit_keypoints(
-        prior if args.prior else None,
-        torch.as_tensor(people.points, dtype=torch.float32, device=device),
-        camera,
-        people.layout,
-        body=body,
-        settings=FitSettings(),
-        generator=torch.Generator(device).manual_seed(args.seed),
-        progress=step_bar("fitting"),
-    )
-    surfaces = body(fit.pose_body, fit.root_orient, fit.betas, fit.trans).vertices
-    assert surfaces is not None
-    _write(args, photo.pixels, people, fit, surfaces.cpu().numpy(), body, camera)
-    scores = prior.plausibility(fit.pose_body).score.tolist() if prior.calibration else [float("nan")] * len(people)
+        fitter.prior, fitter.tensor(people.points), lens, people.layout, body=fitter.body, settings=fitter.settings,
+        generator=fitter.generator(args.img.name), progress=step_bar("fitting"),
+    )  # fmt: skip
+    arrays = fitter.arrays(fit, lens) | {"focal": camera.focal.numpy(), "centre": camera.centre.numpy()}
+    starts = {
+        "body_pose": fit.start.pose_body, "global_orient": fit.start.root_orient, "transl": fit.start.trans, "betas": fit.start.betas,
+    }  # fmt: skip
+    begun = fitter.surfaces({name: value.cpu().numpy() for name, value in starts.items() if value is not None})
+    _draw(args, photo.pixels, people, arrays, begun, fitter)
+    save_npz(args.outdir / "fit.npz", {
+        **arrays, "objective": fit.objective.cpu().numpy(), "noise": fit.noise.cpu().numpy(), "body": np.array(fitter.body_name),
+    })  # fmt: skip
+    columns = ("person", "residual px", "distance m", "plausibility %", "start", "verdict")
     rows = [
-        [i, f"{fit.residuals[i].nanmean():.1f}", f"{fit.trans[i, 2]:.2f}", f"{score:.0f}", int(fit.objective[i].argmin())]
-        for i, score in enumerate(scores)
-    ]
-    print(table(["person", "residual px", "distance m", "plausibility %", "start"], rows))
-    print(f"\nwritten to {args.outdir}: kpt2d_gt.jpg, kpt2d.jpg, mesh_fit.jpg, fit_sheet.jpg, fit.npz, fit.json and person*.obj")
+        [i, f"{np.nanmean(arrays['residuals'][i]):.1f}", f"{fit.trans[i, 2]:.2f}", f"{arrays['plausibility'][i]:.0f}",
+         int(fit.objective[i].argmin()), arrays["verdict"][i]]
+        for i in range(len(people))
+    ]  # fmt: skip
+    save_json(args.outdir / "fit.json", {
+        "image": str(args.img), "keypoints": str(args.openpose or _detected(args)), "body": fitter.body_name,
+        "people": [dict(zip(columns, map(str, row), strict=True)) for row in rows], **fitter.decisive, "machine": machine(),
+    })  # fmt: skip
+    print(table(columns, rows))
+    meshes = f" and person*.{{{','.join(args.export)}}}" if args.export else ""
+    print(f"\nbody: {fitter.body_name}")
+    print(f"written to {args.outdir}: kpt2d_gt.jpg, kpt2d.jpg, mesh_init.jpg, mesh_fit.jpg, fit_sheet.jpg, fit.npz, fit.json{meshes}")
 
 
-def _without(people: Keypoints, names: tuple[str, ...]) -> Keypoints:
-    """The same, those named missing."""
-    rows = layout_map(people.layout.joints, names)
-    if -1 in rows:
-        known = ", ".join(people.layout.joints)
-        raise InputError(f"--ignore {names[rows.index(-1)]}: not a keypoint of {people.layout.name}, expected some of {known}")
-    points = people.points.copy()
-    points[:, list(rows)] = 0
-    return dataclasses.replace(people, points=points)
+def _detected(args: Args) -> Path:
+    return args.outdir / f"{args.img.stem}_keypoints.json"
 
 
-def _write(args: Args, image: np.ndarray, people: Keypoints, fit: MeshFit, surfaces: np.ndarray, body: BodyModel, camera: Camera) -> None:
-    edges, colours = people.layout.edges, side_colours(people.layout.joints)
-    seen = fit.keypoints.cpu().numpy()
-    focal, centre = (tuple(part.tolist()) for part in (camera.focal, camera.centre))
+def _people(args: Args, photo: Photo, fitter: Fitter) -> Keypoints:
+    """Those in the picture who show enough."""
+    path = args.openpose
+    if path is None:
+        path = _detected(args)
+        write_openpose(path, detector(thorough=True)(photo.pixels))
+        print(f"keypoints detected: {path}")
+    people = without(read_keypoints(path, args.fit.layout, photo.size, args.img.name), args.fit.ignore)
+    if not len(people):
+        raise InputError(f"{path}: holds nobody, expected at least one person; detect people in the picture in another way")
+    usable = fitter.usable(people.points, people.layout)
+    if not usable.any():
+        raise InputError(f"{path}: nobody shows {FEWEST} or more keypoints of the body; detect them anew")
+    if not usable.all():
+        print(f"{int((~usable).sum())} of {len(people)} people left out, with fewer than {FEWEST} keypoints")
+    return people.of(np.flatnonzero(usable))
+
+
+def _draw(
+    args: Args, image: np.ndarray, people: Keypoints, arrays: Mapping[str, np.ndarray], begun: np.ndarray, fitter: Fitter
+) -> None:  # fmt: skip
+    """The pictures and meshes."""
+    edges, colours, faces = people.layout.edges, side_colours(people.layout.joints), fitter.body.faces
+    seen, surfaces = arrays["keypoints"], fitter.surfaces(arrays)
+    focal, centre = (tuple(arrays[name].tolist()) for name in ("focal", "centre"))
     save_image(args.outdir / "kpt2d_gt.jpg", draw_detections(image, people.points, edges, colours=colours))
     save_image(args.outdir / "kpt2d.jpg", draw_detections(image, seen, edges, colours=colours))
-    save_image(args.outdir / "mesh_fit.jpg", overlay(image, surfaces, body.faces, focal, centre))
-    sheet = fit_sheet(image, surfaces, body.faces, focal, centre, people.points, seen, edges, point_colours=colours)
+    save_image(args.outdir / "mesh_init.jpg", overlay(image, begun, faces, focal, centre))
+    save_image(args.outdir / "mesh_fit.jpg", overlay(image, surfaces, faces, focal, centre))
+    sheet = fit_sheet(image, surfaces, faces, focal, centre, people.points, seen, edges, point_colours=colours)
     save_image(args.outdir / "fit_sheet.jpg", sheet)
-    for i, surface in enumerate(surfaces):
-        save_mesh(args.outdir / f"person{i}.obj", surface, body.faces)
-    arrays = {
-        "global_orient": fit.root_orient, "body_pose": fit.pose_body, "betas": fit.betas, "transl": fit.trans,
-        "focal": camera.focal, "centre": camera.centre, "keypoints": fit.keypoints, "residuals": fit.residuals,
-    }  # fmt: skip
-    save_npz(args.outdir / "fit.npz", {name: value.cpu().numpy() for name, value in arrays.items()})
-    save_json(args.outdir / "fit.json", {"image": str(args.img), "keypoints": str(args.openpose), "body": body.kind, "machine": machine()})
+    export_meshes(args.outdir, "", surfaces, faces, args.export)
 
 
 if __name__ == "__main__":

@@ -72,8 +72,6 @@ class Args:
     """Frames per second; default: what the video file tells, 30 for --sequence."""
     batch: int = 16
     """Photographs solved for together."""
-    steps: int | None = None
-    """Steps of the solver; fewer are faster and coarser."""
     gap: int = TrackingSettings.gap
     """Frames for which a person in a video may be missing before somebody new begins."""
     shortest: int = TrackingSettings.shortest
@@ -122,7 +120,7 @@ def _check(args: Args) -> None:
         raise InputError("--export: writes the bodies of photographs, found a video; leave it out (run.demo_fit exports single frames)")
     if args.fps is not None and not 0 < args.fps <= 1000:
         raise InputError(f"--fps {args.fps}, expected frames per second, above 0 and at most 1000")
-    for name, least in (("batch", 1), ("steps", 1), ("gap", 0), ("shortest", 1), ("longest", 16)):
+    for name, least in (("batch", 1), ("gap", 0), ("shortest", 1), ("longest", 16)):
         value = getattr(args, name)
         if value is not None and not least <= value <= 100_000:
             raise InputError(f"--{name} {value}, expected {least} to 100000")
@@ -138,8 +136,7 @@ class Fitting(Job):
 
     def __init__(self, args: Args, crew: Crew):
         self.args, self.output = args, args.output
-        settings = FitSettings() if args.steps is None else FitSettings(steps=args.steps)
-        self.fitter = Fitter(args.fit, crew.device(args.fit.device), settings)
+        self.fitter = Fitter(args.fit, crew.device(args.fit.device))
         self.detect = None if args.keypoints is not None else detector(thorough=not args.moving)
 
     def source_of(self, images: Sequence[Path]) -> Source:
@@ -166,7 +163,7 @@ class Shot:
 class Album(Fitting):
     """Photographs that have nothing to do with each other; a piece is some of them, whose people are one batch."""
 
-    columns = ("image", "person", "residual_px", "distance_m", "plausibility_percent", "focal_px")
+    columns = ("image", "person", "residual_px", "distance_m", "plausibility_percent", "focal_px", "verdict")
     unit = "photographs"
 
     def __init__(self, args: Args, crew: Crew):
@@ -236,14 +233,14 @@ class Album(Fitting):
         })  # fmt: skip
         if self.args.overlay or self.args.export:
             surfaces, faces = self.fitter.surfaces(arrays), self.fitter.body.faces
-            export_meshes(self.output, name, surfaces, faces, self.args.export)
+            export_meshes(self.output, f"{name}_", surfaces, faces, self.args.export)
             if self.args.overlay:
                 pixels = read_photo(shot.image).pixels  # again: a batch of large photographs does not fit into memory
                 save_image(self.output / f"{name}_overlay.jpg", overlay(pixels, surfaces, faces, tuple(focal), tuple(centre)))
         for i, person in enumerate(shot.rows.tolist()):
             residual, distance, plausible = np.nanmean(arrays["residuals"][i]), arrays["transl"][i, 2], arrays["plausibility"][i]
-            row = figures(self.columns[2:], residual, distance, plausible, focal[0])
-            report.rows.append({"image": shot.image.name, "person": person, **row})
+            row = figures(self.columns[2:6], residual, distance, plausible, focal[0])
+            report.rows.append({"image": shot.image.name, "person": person, **row, "verdict": str(arrays["verdict"][i])})
 
 
 # ---- a video -----------------------------------------------------------------------------------------------------------
@@ -259,9 +256,12 @@ class Clip(Fitting):
 
     def __init__(self, args: Args, crew: Crew):
         super().__init__(args, crew)
-        self.settings = TrackSettings(single=self.fitter.settings)
-        if args.steps is not None:
-            self.settings = replace(self.settings, steps=args.steps)
+        single = self.fitter.settings
+        if not isinstance(single, FitSettings):
+            raise InputError(f"--preset {args.fit.preset}: the releases know photographs only, found a video; leave it out")
+        self.settings = TrackSettings(single=single)
+        if args.fit.steps is not None:
+            self.settings = replace(self.settings, steps=args.fit.steps)
         self.frames: Video | Stills
         exif = None
         if args.video is not None:

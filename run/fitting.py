@@ -2,7 +2,7 @@
 
     python -m run.fitting --data-dir EHF --bodymodel-path SMPLX_NEUTRAL.npz             # EHF's own OpenPose keypoints
     python -m run.fitting --data-dir EHF --bodymodel-path SMPLX_NEUTRAL.npz --keypoints vitpose --hypotheses 10
-    python -m run.fitting --data-dir EHF --bodymodel-path SMPLX_NEUTRAL.npz --prior none --outdir output/none
+    python -m run.fitting --data-dir EHF --bodymodel-path SMPLX_NEUTRAL.npz --prior None --outdir output/none
     torchrun --nproc-per-node 2 -m run.fitting --data-dir EHF --bodymodel-path SMPLX_NEUTRAL.npz
 
 EHF's scans are SMPL-X meshes, so that the body must be SMPL-X as well. Surfaces and the 22 joints regressed from them are compared after
@@ -31,13 +31,12 @@ from dposer.files import save_json, save_npz
 from dposer.geometry.camera import Camera
 from dposer.prior.config import PriorConfig
 from dposer.prior.pose_prior import Progress
-from dposer.prior.timesteps import Strategy
-from dposer.solvers.mesh_fitting import FitSettings, MeshFit, fit_keypoints
+from dposer.solvers.mesh_fitting import MeshFit, fit_keypoints
 from dposer.solvers.mesh_scores import FIGURES, PUBLISHED_EHF, MeshScores, mesh_scores
 from dposer.viz import save_image
 from dposer.viz.overlay import overlay
 from run._cli import cli, load_prior, progress_bar, step_bar, table, writable_folder
-from run._fitting import FEWEST, fit_arrays, without
+from run._fitting import FEWEST, SolverFlags, fit_arrays, mixture_digest, without
 from run._report import machine, save_csv
 from run._shards import Crew, Shards, digest, keyed_generator, processes
 
@@ -48,8 +47,8 @@ PUBLISHED_NOTE = """published: DPoser-X (arXiv 2508.00599), the 100 images of EH
 weights trained on AMASS, the diagonal as focal length; comparable only with all of these."""
 
 
-@dataclass
-class Args:
+@dataclass(kw_only=True)
+class Args(SolverFlags):
     data_dir: Path
     """The EHF folder: NN_img.jpg, NN_2Djnt.json and NN_align.ply."""
     config: PriorConfig | None = None
@@ -74,18 +73,10 @@ class Args:
     """Where a published checkpoint's normaliser is looked for."""
     version: str = "version1"
     """Version folder below --dataset-folder."""
-    prior: Literal["dposer", "none"] = "dposer"
-    """none fits by the keypoints alone."""
     focal: Literal["diagonal", "dataset"] = "diagonal"
     """Focal length and principal point: the picture's diagonal and middle, as published, or those of EHF's camera."""
     hypotheses: int = 1
     """Fits of each image, with other noise each; of several, the lowest error is reported beside that of the lowest objective."""
-    steps: int | None = None
-    """Steps of the solver; default: its own."""
-    sde_N: int = 500
-    """As the original has it; the library's own solver has no grid of times."""
-    time_strategy: Strategy = "3"
-    """The same: its own solver's times always fall."""
     batch: int = 20
     """Images at once."""
     device: str = "auto"
@@ -140,8 +131,9 @@ class Study:
         samples = read_ehf(args.data_dir, args.keypoints)
         self.body = BodyModel(args.bodymodel_path, self.device)
         read_mesh(samples[0].mesh, self.body.num_vertices)  # another body is told before the work
-        self.prior = load_prior(args.ckpt_path, args.dataset_folder / args.version, self.device) if args.prior == "dposer" else None
-        self.settings = FitSettings() if args.steps is None else FitSettings(steps=args.steps)
+        self.settings = args.solver(self.device, ehf=True)
+        some = args.prior != "None"
+        self.prior = load_prior(args.ckpt_path, args.dataset_folder / args.version, self.device) if some else None
         self.subjects = [
             _subject(sample, args, self.body.num_vertices) for sample in (progress_bar(samples, "reading") if crew.is_leader else samples)
         ]
@@ -154,7 +146,8 @@ class Study:
         names = ("seed", "prior", "focal", "hypotheses", "ignore", "batch")
         data = (torch.from_numpy(part) for subject in self.subjects for part in (np.array(subject.size), subject.points, subject.truth))
         return {name: getattr(self.args, name) for name in names} | {
-            "solver": repr(self.settings), "images": len(self.subjects), "layout": self.layout.name, "data": digest(data),
+            "solver": repr(self.settings), "mixture": mixture_digest(self.settings),
+            "images": len(self.subjects), "layout": self.layout.name, "data": digest(data),
             "device": self.device.type,
             "weights": None if self.prior is None else digest(self.prior.state_dict().values()),
             "body": digest([self.body.v_template, self.body.weights]), "library": __version__,
@@ -239,7 +232,7 @@ class Study:
         }  # fmt: skip
         save_json(args.outdir / "results.json", report)
         print(f"{len(rows)} images\n")
-        print(_table("DPoser" if args.prior == "dposer" else "no prior", scores.report(), args.hypotheses))
+        print(_table("no prior" if args.prior == "None" else args.prior, scores.report(), args.hypotheses))
         pictures = " and *_mesh_fit.png" if args.overlay else ""
         print(f"\nwritten to {args.outdir}: results.csv, results.json, fits.npz{pictures}")
 
@@ -248,15 +241,10 @@ class Study:
 
 
 def _checked(args: Args) -> Args:
-    for name, most in (("hypotheses", 1000), ("batch", 1_000_000), ("steps", 1_000_000)):
+    for name, most in (("hypotheses", 1000), ("batch", 1_000_000)):
         value = getattr(args, name)
         if value is not None and not 1 <= value <= most:
             raise InputError(f"--{name} {value}, expected 1 to {most}")
-    if (args.sde_N, args.time_strategy) != (500, "3"):
-        raise InputError(
-            f"--sde-N {args.sde_N} --time-strategy {args.time_strategy}: the library's own solver has no such times, expected 500 and 3; "
-            "leave them out"
-        )
     writable_folder(args.outdir)
     return args
 

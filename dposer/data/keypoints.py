@@ -83,6 +83,10 @@ class Keypoints:
     def __len__(self) -> int:
         return len(self.points)
 
+    def of(self, rows: np.ndarray) -> "Keypoints":
+        """Some of the people."""
+        return replace(self, points=self.points[rows], ids=tuple(self.ids[row] for row in rows))
+
     def joint(self, name: str) -> np.ndarray:
         r"""(P, 3): one joint; where the layout lacks it, what :data:`DERIVED` says it is the mean of, else missing.
 

@@ -12,7 +12,7 @@ thing, so that κ there is well below 1, but for rotations that no measurement t
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -124,16 +124,13 @@ class GaussianTerm:
         return 0.5 * ((pose - self.quadratic.centre) * self.quadratic.pull(pose)).sum(-1)
 
 
+@dataclass(frozen=True)
 class MixtureTerm:
-    """κ times −log of the nearest component of a mixture of Gaussians, as SMPLify has it.
+    """κ times −log of the nearest component of a mixture of Gaussians, as SMPLify has it."""
 
-    Args:
-        mixture: over axis-angle poses.
-        weight: κ.
-    """
-
-    def __init__(self, mixture: PoseMixture, weight: float = 1.0) -> None:
-        self.mixture, self.weight = mixture, weight
+    mixture: PoseMixture = field(repr=False)
+    weight: float = 1.0
+    """κ."""
 
     def __call__(self, pose: Tensor, done: float) -> Quadratic:
         rows = self.mixture.nearest(pose.flatten(0, 1)).view(pose.shape[:-1])

@@ -12,8 +12,10 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 
 from dposer.assets import asset
 from dposer.data.amass import read_poses
+from dposer.data.processed import PoseSplit, write_split
 from dposer.errors import InputError
 from dposer.prior.mixture import PoseMixture
+from run.train_gmm import Args, main
 
 
 def covariances(count: int, size: int, generator: torch.Generator) -> Tensor:
@@ -99,3 +101,16 @@ def test_the_mixture_that_ships_knows_poses(generator: torch.Generator) -> None:
     held_out = torch.as_tensor(read_poses(asset("examples", "toy_data.npz")))
     assert len(mixture) == 8 and float(mixture.log_prob(held_out).median()) > 50
     assert float(mixture.log_prob(held_out[:, torch.randperm(63, generator=generator)]).median()) < -50
+
+
+def test_training_from_prepared_poses(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    poses = torch.as_tensor(read_poses(asset("examples", "toy_data.npz")))
+    subject = torch.arange(len(poses)) % 3
+    for split, rows in (("train", slice(0, None, 2)), ("valid", slice(1, None, 2))):
+        some = poses[rows]
+        write_split(tmp_path / "version1", split, PoseSplit(some, some[:, :3], torch.zeros(len(some), 10), subject[rows]))
+    args = Args(tmp_path, output=tmp_path / "gmm.safetensors", components=2, poses=400, steps=5)
+    main(args)
+    assert len(PoseMixture.from_pretrained(args.output)) == 2 and "mean log p" in capsys.readouterr().out
+    with pytest.raises(InputError, match="--components"):
+        main(Args(tmp_path, components=0))
