@@ -233,13 +233,10 @@ def _note(models: Models, truth: People) -> str:
 
 
 def _told(values: Tensor, digits: int = 1) -> str:
-    if len(values) == 0:
-        return "-"
-    return f"{float(values.mean()):.{digits}f} ± {_standard_error(values):.{digits}f}"
-
-
-def _standard_error(values: Tensor) -> float:
-    return float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    """Mean ± its standard error."""
+    if len(values) < 2:
+        return f"{float(values):.{digits}f}" if len(values) else "-"
+    return f"{float(values.mean()):.{digits}f} ± {float(values.std()) / math.sqrt(len(values)):.{digits}f}"
 
 
 def _table(rows: Mapping[str, Scores]) -> str:
@@ -337,11 +334,12 @@ def video(models: Models, clips: Sequence[AmassSequence], conditions: Mapping[st
         pages += [f"### {name[0].upper()}{name[1:]}", markdown(["", *_FILM_COLUMNS], lines), _film_margin(figures[ALONE], figures[TRACK])]
     frames = " or ".join(str(count) for count in sorted({len(clip) for clip in clips}))
     note = (
-        f"{len(clips)} films of {frames} frames, {FPS:g} a second, of motions of held-out subjects before a camera at rest; the detector errs "
-        f"as for single people ({100 * Detector().missing:g} % missing, {100 * Detector().gross:g} % gross, anew in every frame). Noise "
-        "that lasts: errors of neighbouring frames are correlated by 0.8. Frame by frame: `fit_keypoints` of all frames in one batch. "
-        "Acceleration errors over 22 joints in the camera's axes, and relative to the pelvis. ± standard error over films. Reprojection "
-        f"from the detected keypoints, and from where they truly are. {torch.get_num_threads()} threads."
+        f"{len(clips)} films of {frames} frames, {FPS:g} a second, of motions of held-out subjects before a camera at rest. The detector "
+        f"errs as for single people; {100 * Detector().missing:g} % missing and {100 * Detector().gross:g} % gross are drawn anew in every "
+        "frame, and where noise lasts, errors of neighbouring frames are correlated by 0.8. Frame by frame: `fit_keypoints` of all frames "
+        "in one batch. Acceleration errors are those of 22 joints in the camera's axes, and of the same relative to the pelvis; "
+        "reprojection is from the detected keypoints, and from where they truly are; ± is the standard error over films. "
+        f"{torch.get_num_threads()} threads."
     )
     return "\n\n".join([note, *pages])
 

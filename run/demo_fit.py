@@ -84,7 +84,7 @@ def main(args: Args) -> None:
     ]  # fmt: skip
     save_json(args.outdir / "fit.json", {
         "image": str(args.img), "keypoints": str(args.openpose or _detected(args)), "body": fitter.body_name,
-        "people": [dict(zip(columns, map(str, row), strict=True)) for row in rows], **fitter.decisive, "machine": machine(),
+        "people": [dict(zip(columns, map(str, row), strict=True)) for row in rows], "settings": fitter.decisive, "machine": machine(),
     })  # fmt: skip
     print(table(columns, rows))
     meshes = f" and person*.{{{','.join(args.export)}}}" if args.export else ""

@@ -130,17 +130,15 @@ def draw_residuals(
 
 
 def mean_residual(measured: np.ndarray, projected: np.ndarray) -> float:
-    """``Σ c ‖m − p‖ / Σ c`` over the keypoints that were measured, in pixels; NaN if there are none.
+    """Mean of ‖m − p‖ over the keypoints that were measured, in pixels; NaN if there are none.
 
     Args:
         measured: (P, K, 3) pixels and confidence, or (P, K, 2).
         projected: (P, K, 2) pixels.
     """
     measured, projected = _pair(measured, projected)
-    confidence = measured[..., 2]
-    total = confidence.sum()
-    gaps = np.linalg.norm(np.where(confidence[..., None] > 0, measured[..., :2] - projected, 0), axis=-1)
-    return float((confidence * gaps).sum() / total) if total > 0 else float("nan")
+    seen = measured[..., 2] > 0
+    return float(np.linalg.norm(measured[..., :2] - projected, axis=-1)[seen].mean()) if seen.any() else float("nan")
 
 
 def side_and_top(

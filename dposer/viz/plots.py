@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy.signal import find_peaks
 
 from dposer.errors import InputError
 from dposer.files import finite
@@ -55,6 +54,8 @@ def spaced_peaks(values: np.ndarray, count: int, gap: int = 1) -> np.ndarray:
 
     With a ``gap`` above 1 they are peaks, larger than what surrounds them, at least so far apart; there may be fewer then.
     """
+    from scipy.signal import find_peaks  # which takes a second to import
+
     found = np.arange(len(values))
     if gap > 1:
         found = find_peaks(np.pad(values, 1, constant_values=-np.inf), distance=gap)[0] - 1  # padded: ends can be peaks

@@ -48,12 +48,14 @@ def test_everybody_is_fitted_and_drawn(photo: tuple[Path, np.ndarray], tmp_path:
     folder, truth = photo
     run(folder, tmp_path)
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"kpt2d_gt.jpg", "kpt2d.jpg", "mesh_fit.jpg", "fit_sheet.jpg", "person0.obj", "person1.obj", "fit.npz", "fit.json"}
+    pictures = {"kpt2d_gt.jpg", "kpt2d.jpg", "mesh_init.jpg", "mesh_fit.jpg", "fit_sheet.jpg"}
+    assert names == pictures | {"person0.obj", "person1.obj", "fit.npz", "fit.json"}
     with np.load(tmp_path / "fit.npz") as fit:
         assert fit["body_pose"].shape == (2, 63) and fit["betas"].shape == (2, 10) and fit["keypoints"].shape == (2, 25, 2)
         assert np.nanmean(fit["residuals"]) < 3 and np.abs(fit["transl"][:, 2] / [3.5, 4.2] - 1).max() < 0.25
-        assert fit["focal"].tolist() == [400, 400]
-    assert json.loads((tmp_path / "fit.json").read_text())["body"] == "smplx"
+        assert fit["focal"].tolist() == [400, 400] and fit["verdict"].tolist() == ["fits"] * 2 and fit["plausibility"].min() > 1
+        assert fit["noise"].max() < 0.01
+    assert "shape space of its own" in json.loads((tmp_path / "fit.json").read_text())["body"]
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].split()[0] == "person" and len([line for line in lines if line.strip()[:1] in "01" and line.strip()]) == 2
 
@@ -66,6 +68,14 @@ def test_what_is_ignored_does_not_count_and_lenses_can_be_given(photo: tuple[Pat
         assert fit["focal"].tolist() == [800, 800] and fit["transl"][:, 2].min() > 5
 
 
+@pytest.mark.parametrize("extra", [("--preset", "v1", "--time-strategy", 2, "--sde-N", 100), ("--prior", "GMM")])
+def test_releases_and_the_mixture_fit_as_well(photo: tuple[Path, np.ndarray], tmp_path: Path, extra: tuple) -> None:
+    run(photo[0], tmp_path, "--steps", 20, "--config-path", "configs.subvp.amass_scorefc_continuous.get_config", "--export", "glb", *extra)
+    assert (tmp_path / "people.glb").is_file()
+    with np.load(tmp_path / "fit.npz") as fit:
+        assert np.nanmean(fit["residuals"]) < 25 and np.isfinite(fit["body_pose"]).all()
+
+
 @pytest.mark.parametrize(
     ("extra", "files", "complaint"),
     [
@@ -73,7 +83,11 @@ def test_what_is_ignored_does_not_count_and_lenses_can_be_given(photo: tuple[Pat
         ((), {"keypoints": "none.json"}, "none.json"),
         ((), {"image": "none.png"}, "none.png"),
         (("--layout", "coco17"), {}, "two_keypoints.json"),
-        (("--ignore", "tail"), {}, "--ignore tail: not a keypoint of openpose25"),
+        (("--ignore", "tail"), {}, "--ignore tail: not a keypoint of any layout"),
+        (("--sde-N", 1000), {}, "give --preset"),
+        (("--preset", "x", "--sde-N", 1000), {}, "only preset v1"),
+        (("--preset", "x", "--prior", "GMM"), {}, "leave --preset out"),
+        (("--prior", "GMM", "--gmm-path", "none.pkl"), {}, "none.pkl"),
         (("--focal", 0), {}, "--focal 0.0"),
         (("--exif",), {}, "EXIF tells no focal length"),
     ],

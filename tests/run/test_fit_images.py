@@ -74,7 +74,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run(*flags: object) -> int:
     """Exit code."""
     try:
-        cli(module.main, [*map(str, flags), "--device", "cpu", "--steps", "4", "--no-prior"])
+        cli(module.main, [*map(str, flags), "--device", "cpu", "--steps", "4", "--prior", "None"])
     except SystemExit as ended:
         return int(ended.code or 0)
     return 0
@@ -95,7 +95,7 @@ def test_a_folder_goes_on_past_a_bad_photograph_and_is_continued_when_it_is_mend
     flags = ("--images", album, "--keypoints", album, "--output", tmp_path, "--batch", 1, "--export", "glb")
     assert run(*flags) == 1
     names = {path.name for path in tmp_path.iterdir() if path.is_file()}
-    assert names == {f"{name}{end}" for name in ("img2", "img10") for end in ("_fit.npz", "_overlay.jpg", ".glb")} | {
+    assert names == {f"{name}{end}" for name in ("img2", "img10") for end in ("_fit.npz", "_overlay.jpg", "_people.glb")} | {
         "summary.csv", "failures.json",
     }  # fmt: skip
     assert [(row["image"], row["person"]) for row in rows(tmp_path)] == [("img2.png", "0"), ("img2.png", "1"), ("img10.png", "1")]

@@ -200,7 +200,9 @@ def test_a_quadratic_energy_is_minimised_in_one_step(make: Problems, prior: Quad
 
 def test_quadratics_are_what_they_say(prior: Quadratic) -> None:
     pose = normal(FRAMES, BATCH, 63).requires_grad_(True)
-    for some in (prior, Quadratic(prior.centre, prior.precision.diagonal()), Quadratic(normal(FRAMES, BATCH, 63), TURNS)):
+    own = normal(FRAMES, BATCH, 63, 63, seed=3)
+    each = Quadratic(normal(FRAMES, BATCH, 63, seed=4), own @ own.mT)
+    for some in (prior, each, Quadratic(prior.centre, prior.precision.diagonal()), Quadratic(normal(FRAMES, BATCH, 63), TURNS)):
         energy = some.energy(pose)
         assert energy.shape == (BATCH,) and bool((energy >= 0).all())
         torch.testing.assert_close(some.pull(pose), torch.autograd.grad(energy.sum(), pose)[0])

@@ -15,6 +15,7 @@ from dposer.errors import InputError
 from dposer.geometry.camera import Camera
 from dposer.geometry.procrustes import procrustes
 from dposer.prior import PosePrior
+from dposer.solvers.mesh_adam import BodyStart, smplify_settings
 from dposer.solvers.mesh_fitting import FitSettings, MeshFit, fit_keypoints
 
 CAMERA = Camera.of_size(800, 600)
@@ -133,6 +134,37 @@ def test_pictures_of_any_size_are_alike(fit: MeshFit, prior: PosePrior, scene: S
 def test_other_layouts_will_do(prior: PosePrior, scene: Scene, body: BodyModel) -> None:
     found = fitted(prior, scene.keypoints(body, COCO_17), body, what="coco17")
     assert float(apart(found, scene, body).mean()) < 60
+
+
+@pytest.mark.parametrize("noise", [0.005, 0.02])
+def test_noise_is_estimated(prior: PosePrior, scene: Scene, body: BodyModel, noise: float) -> None:
+    keypoints = scene.keypoints(body)
+    height = CAMERA.focal[0] * 1.7 / scene.trans[:, 2]
+    errors = noise * height[:, None, None] * torch.randn(PEOPLE, 25, 2, generator=torch.Generator().manual_seed(1))
+    keypoints[..., :2] += errors
+    keypoints[0, 4] = torch.tensor([0.0, 0.0, 1.0])  # far off
+    found = fitted(prior, keypoints, body, settings=FitSettings())
+    assert 0.5 * noise < float(found.noise.mean()) < 2.2 * noise and float(found.noise[0]) < 2.5 * noise
+
+
+def test_a_start_from_outside_is_the_only_one(prior: PosePrior, scene: Scene, body: BodyModel) -> None:
+    keypoints = scene.keypoints(body)
+    start = BodyStart(scene.pose, scene.root, betas=scene.betas)
+    found = fitted(prior, keypoints, body, initial=start)
+    assert found.objective.shape == (PEOPLE, 1) and torch.equal(found.start.pose_body, scene.pose)
+    assert float(apart(found, scene, body).mean()) < 35
+    assert found.start.trans is not None and float((found.start.trans[:, 2] / scene.trans[:, 2]).log().abs().max()) < 0.2
+    with pytest.raises(InputError, match=r"initial root_orient: shape \(6, 4\), expected \(6, 3\)"):
+        fitted(prior, keypoints, body, initial=dataclasses.replace(start, root_orient=torch.zeros(PEOPLE, 4)))
+
+
+def test_the_releases_solver_takes_the_same_call(prior: PosePrior, scene: Scene, body: BodyModel) -> None:
+    keypoints = scene.keypoints(body)
+    settings = dataclasses.replace(smplify_settings("paper"), steps=20, camera_steps=60)
+    start = BodyStart(scene.pose, scene.root)
+    begun, found = (fitted(prior, keypoints, body, initial=start, settings=dataclasses.replace(settings, steps=steps)) for steps in (1, 20))
+    assert float(found.residuals.mean()) < 0.5 * float(begun.residuals.mean()) and bool(found.noise.isnan().all())
+    assert found.start.trans is not None and found.start.betas is not None and found.pose_body.shape == (PEOPLE, 63)
 
 
 @pytest.mark.parametrize(

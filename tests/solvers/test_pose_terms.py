@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from dposer.prior import PosePrior
+from dposer.prior.mixture import PoseMixture
 from dposer.prior.normalizer import Normalizer
-from dposer.solvers.pose_terms import Anneal, DiffusionTerm, GaussianTerm, spread
+from dposer.solvers.pose_terms import Anneal, DiffusionTerm, GaussianTerm, MixtureTerm, spread
 from tests.gaussian import GaussianNoise
 
 ANNEAL = Anneal(2.0, 0.5, 0.3)
@@ -41,6 +42,24 @@ def test_levels_fall_geometrically(ends: tuple[float, float]) -> None:
     assert (levels[0], levels[-1]) == pytest.approx(ends)
     ratios = [after / before for before, after in zip(levels, levels[1:], strict=False)]
     assert ratios == pytest.approx(5 * [(ends[1] / ends[0]) ** 0.2])
+
+
+def test_a_mixture_is_the_quadratic_of_its_nearest_component(frames: Tensor) -> None:
+    means = torch.stack((torch.full((63,), -0.25), torch.full((63,), 0.25))).double()
+    frames = torch.cat((frames - 0.25, frames + 0.5))
+    term = MixtureTerm(
+        PoseMixture(torch.tensor([0.4, 0.6]).double(), means, torch.eye(63).double() * torch.tensor([0.5, 2.0])[:, None, None]), 0.7
+    )
+    poses = frames.clone().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(term.energy(poses).sum(), poses)
+    quadratic = term(frames, 0.5)
+    torch.testing.assert_close(quadratic.pull(frames), gradient)
+    logs = torch.stack([
+        math.log(weight) + torch.distributions.MultivariateNormal(mean, variance * torch.eye(63).double()).log_prob(frames)
+        for weight, mean, variance in zip((0.4, 0.6), means, (0.5, 2.0), strict=True)
+    ])  # fmt: skip
+    torch.testing.assert_close(term.energy(frames), -0.7 * logs.amax(0))
+    assert set(quadratic.centre[..., 0].unique().tolist()) == {-0.25, 0.25}
 
 
 @pytest.mark.parametrize("weight", [1.0, 0.2])

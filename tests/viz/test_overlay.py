@@ -141,10 +141,10 @@ def test_residuals_lead_from_what_was_measured_to_the_body() -> None:
     assert mean_residual(measured, projected) == 60
 
 
-def test_mean_residual_weighs_by_confidence() -> None:
+def test_mean_residual_is_of_what_was_measured() -> None:
     measured = np.array([[[0, 0, 1.0], [0, 0, 0.5], [np.nan, 0, 1.0]]])
     projected = np.array([[[3.0, 4], [0, 20], [1, 1]]])
-    assert mean_residual(measured, projected) == pytest.approx((5 + 0.5 * 20) / 1.5)
+    assert mean_residual(measured, projected) == pytest.approx((5 + 20) / 2)
     assert math.isnan(mean_residual(0 * measured[:, :1], projected[:, :1]))
 
 
