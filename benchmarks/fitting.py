@@ -37,7 +37,7 @@ NONE, GAUSSIAN, MIXTURE, DPOSER = "no prior", "Gaussian", "GMM", "**DPoser, the 
 ADAM_NONE, ADAM = "the releases' Adam, no prior", "the releases' Adam, DPoser"
 GAUSSIAN_WEIGHT, MIXTURE_WEIGHT = 1.0, 1.0
 """Of the two in the place of DPoser: those that `--only fitting_tune` found best on people of validation subjects, over all conditions."""
-WEIGHTS = (0.03, 0.1, 0.3, 1.0, 3.0)
+WEIGHTS = (0.3, 0.5, 0.7, 1.0, 1.5)
 
 _CHUNK = 16
 """Surfaces at once."""

@@ -128,10 +128,12 @@ class People:
 
 def _lasting(noise: Tensor, correlation: float) -> Tensor:
     """White noise along the first axis → an autoregression with the same deviation."""
+    if correlation == 0:
+        return noise
     rows = [noise[0]]
     for row in noise[1:]:
         rows.append(correlation * rows[-1] + math.sqrt(1 - correlation**2) * row)
-    return torch.stack(rows) if correlation else noise
+    return torch.stack(rows)
 
 
 def _deviations() -> Tensor:

