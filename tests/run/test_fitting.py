@@ -2,49 +2,29 @@
 
 import csv
 import json
-import math
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import trimesh
-from scipy.spatial.transform import Rotation
 
-from dposer.assets import asset
-from dposer.body import BodyModel
-from dposer.body.skeleton import OPENPOSE_25, layout_map
-from dposer.data.amass import read_poses
-from dposer.data.ehf import CAMERA_TRANSLATION, CENTRE, FOCAL, SCAN_TO_CAMERA
+from dposer.body.skeleton import OPENPOSE_25
+from dposer.data.ehf import CENTRE, FOCAL
 from dposer.data.keypoints import Keypoints, write_openpose
-from dposer.geometry.camera import Camera
 from dposer.viz import save_image
 from run import fitting as module
 from run._cli import cli
+from tests.photographs import NAMES, write_ehf
 
-SIZE = (160, 120)
-NAMES = ("01", "02", "10")
 FLAGS = ("--batch", "2", "--steps", "12")
 FIGURES = ("PA-MPJPE", "MPJPE", "PA-PVE", "PVE")
 
 
 @pytest.fixture(scope="module")
 def ehf(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three people before the camera that --focal diagonal supposes; the scans in a frame of their own, as EHF's are."""
-    folder, body, camera = tmp_path_factory.mktemp("ehf"), BodyModel(), Camera.of_size(*SIZE)
-    poses = torch.as_tensor(read_poses(asset("examples", "toy_data.npz")))[[40, 100, 200]]
-    out = body(poses, torch.tensor([[math.pi, 0, 0]]).expand(3, 3), trans=torch.tensor([[0, 0.1, 3.5], [0.2, 0, 4], [-0.1, 0.2, 3.2]]))
-    rows = list(layout_map(body.keypoint_layout.joints, OPENPOSE_25.joints))
-    points = torch.cat((camera.project(body.keypoints(out)[:, rows]), torch.ones(3, 25, 1)), -1).double().numpy()
-    assert out.vertices is not None
-    scans = (out.vertices.double().numpy() - CAMERA_TRANSLATION) @ Rotation.from_rotvec(SCAN_TO_CAMERA).as_matrix()
-    for i, name in enumerate(NAMES):
-        save_image(folder / f"{name}_img.jpg", np.full((SIZE[1], SIZE[0], 3), 180, np.uint8))
-        stray = points[i] * (0.5, 0.5, 0.3)  # what a detector may see beside the person
-        people = Keypoints(np.stack([stray, points[i]]), OPENPOSE_25, (None, None), SIZE)
-        write_openpose(folder / f"{name}_2Djnt.json", people)
-        trimesh.Trimesh(scans[i], body.faces, process=False).export(folder / f"{name}_align.ply")
+    folder = tmp_path_factory.mktemp("ehf")
+    write_ehf(folder)
     return folder
 
 
