@@ -11,7 +11,7 @@ samples are beside real poses is told by `python -m run.evaluate`.
 needs whole motions (`python -m run.prepare_data ... --write-amass data/AMASS/amass_like`); without `--only` these sections
 are left out where there are none.
 
-    python -m benchmarks --only fitting fitting_speed fitting_video --output docs/fitting.md
+    python -m benchmarks --only fitting_pictures fitting fitting_speed fitting_video --people 200 --output docs/fitting.md
 
 poses people before cameras, in the example poses that ship or in those of a processed data set, and films of whole motions or of the
 example that ships. `--only fitting_tune --dataset-folder data/cmu_processed` tries weights of Gaussian priors on validation subjects.
@@ -36,8 +36,12 @@ from run._report import machine
 
 Section = Literal[
     "kinematics", "metrics", "large_metrics", "rendering", "sampling", "training", "solver", "completion", "guidance",
-    "denoising", "partial", "ik", "motion_speed", "long_motion", "fitting", "fitting_speed", "fitting_video", "fitting_tune",
+    "denoising", "partial", "ik", "motion_speed", "long_motion", "fitting", "fitting_speed", "fitting_video", "fitting_pictures",
+    "fitting_tune",
 ]  # fmt: skip
+
+_TOGETHER = 100
+"""People of ``fitting_speed`` at most."""
 
 
 @dataclass
@@ -89,8 +93,9 @@ def main(args: Args) -> None:
     if args.only:
         sections |= {
             "fitting": lambda: fitting.fitting(_models(args), _people(args, "test")),
-            "fitting_speed": lambda: fitting_speed.speed(_models(args), _people(args, "test")),
+            "fitting_speed": lambda: fitting_speed.speed(_models(args), _people(args, "test", _TOGETHER)),
             "fitting_video": lambda: fitting.video(_models(args), fitting_data.held_out_clips(args.motion_folder, args.people, args.seed)),
+            "fitting_pictures": lambda: fitting.pictures(_models(args), (args.output or Path("output/fitting.md")).with_suffix("")),
             "fitting_tune": lambda: fitting.tune(_models(args), _people(args, "valid")),
         }
     pages = [f"# Measurements\n\nMade by `{' '.join(['python -m benchmarks', *sys.argv[1:]])}`. Machine: {machine()}.\n"]
@@ -114,11 +119,12 @@ def _models(args: Args) -> fitting.Models:
     return fitting.Models(PosePrior.from_pretrained(args.ckpt_path), PoseMixture.from_pretrained(), BodyModel(), args.seed)
 
 
-def _people(args: Args, split: str) -> fitting_data.People:
+def _people(args: Args, split: str, most: int | None = None) -> fitting_data.People:
     folder = args.dataset_folder / args.version if args.dataset_folder else None
     if folder is None and split != "test":
         raise InputError("fitting_tune: no data set, expected one with validation subjects; give --dataset-folder")
-    poses = fitting_data.held_out_poses(folder, split, args.people, args.seed)
+    count = args.people if most is None else min(args.people, most)
+    poses = fitting_data.held_out_poses(folder, split, count, args.seed)
     return fitting_data.people(poses, BodyModel(), args.seed)
 
 

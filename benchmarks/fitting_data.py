@@ -1,9 +1,8 @@
 """People before cameras whose bodies are known exactly, and what a keypoint detector would make of them.
 
 The detector is a model with published proportions: keypoints err by the deviations that annotators of COCO were found to have (Lin et al.,
-ECCV 2014), some are far off, and now and then
-left and right of a limb are mistaken for each other (Ronchi & Perona, ICCV 2017). Confidences know a little about the first and nothing
-about the others.
+ECCV 2014), some are far off, and now and then left and right of a limb are mistaken for each other (Ronchi & Perona, ICCV 2017).
+Confidences know a little about the first and nothing about the others.
 """
 
 import dataclasses

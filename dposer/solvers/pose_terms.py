@@ -129,8 +129,8 @@ class MixtureTerm:
     """κ times −log of the nearest component of a mixture of Gaussians, as SMPLify has it."""
 
     mixture: PoseMixture = field(repr=False)
-    weight: float = 1.0
-    """κ."""
+    weight: float = 0.3
+    """κ; this one gave the lowest errors of mesh fitting on validation subjects."""
 
     def __call__(self, pose: Tensor, done: float) -> Quadratic:
         rows = self.mixture.nearest(pose.flatten(0, 1)).view(pose.shape[:-1])

@@ -43,13 +43,13 @@ class TrackSettings:
     every: float = 0.3
     """Seconds from key frame to key frame."""
     steps: int = 15
-    acceleration: float = 30.0
+    acceleration: float = 50.0
     """m/s², the scale of joints' accelerations; smaller is smoother."""
     freedom: float | None = 1.0
     """Degrees of freedom of the accelerations; None: Gaussian."""
-    bending: float | None = 140.0
+    bending: float | None = 250.0
     """1/s²: accelerations of rotations in units of their spread over poses; None leaves them free."""
-    anneal: Anneal = Anneal(1.0, 0.3, 0.1)
+    anneal: Anneal = Anneal(1.0, 0.5, 0.1)
     """Levels and weight of the diffusion prior in the fit along time."""
     window: int = 120
     overlap: int = 30
