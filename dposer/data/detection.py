@@ -227,7 +227,7 @@ def _same(person: np.ndarray, other: np.ndarray) -> bool:
 
 # --- MediaPipe -----------------------------------------------------------------------------------------------------------
 
-_MEND = 'pip install "dposer[detect]" (from a checkout: pip install mediapipe==0.10.14)'
+_MEND = "pip install mediapipe==0.10.14, and then the headless OpenCV once more, as README.md has it"
 
 
 def _load() -> Any:

@@ -4,7 +4,10 @@ What SMPLify does (Bogo et al., ECCV 2016) with the DPoser prior (arXiv 2312.055
 :mod:`dposer.solvers.gauss_newton`: a picture tells nothing of depth, so that every person is begun from several sides, all of them
 solved together, and the one with the lowest objective is kept:
 
-.. math:: E = \sum_k \frac{c_k^2}{2 s^2} \rho(\pi(q_k) - u_k) + \tfrac12 \|\beta\|^2 + E_\text{prior}(\theta)
+.. math:: E = \sum_k \frac{c_k^2}{2 (s\, l_k h)^2}\, \rho(\pi(q_k) - u_k) + \tfrac12 \|\beta\|^2 + E_\text{prior}(\theta)
+
+with confidences c and deviations s l h: h is the person's height in pixels, l how loosely a kind of keypoint is placed, and s is estimated
+for each person at the end, from what is left over. Releases' settings go to :mod:`dposer.solvers.mesh_adam` instead.
 """
 
 import dataclasses

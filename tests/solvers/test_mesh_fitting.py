@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from dposer.geometry.procrustes import procrustes
 from dposer.prior import PosePrior
 from dposer.solvers.mesh_adam import BodyStart, smplify_settings
 from dposer.solvers.mesh_fitting import FitSettings, MeshFit, fit_keypoints
+from tests.body import synthetic
 
 CAMERA = Camera.of_size(800, 600)
 PEOPLE = 6
@@ -165,6 +167,19 @@ def test_the_releases_solver_takes_the_same_call(prior: PosePrior, scene: Scene,
     begun, found = (fitted(prior, keypoints, body, initial=start, settings=dataclasses.replace(settings, steps=steps)) for steps in (1, 20))
     assert float(found.residuals.mean()) < 0.5 * float(begun.residuals.mean()) and bool(found.noise.isnan().all())
     assert found.start.trans is not None and found.start.betas is not None and found.pose_body.shape == (PEOPLE, 63)
+
+
+@pytest.mark.parametrize("kind", ["smplh", "smpl"])
+def test_smplh_and_smpl_files_are_fitted_as_well(tmp_path: Path, prior: PosePrior, kind: str) -> None:
+    """Bodies of their format, though random surfaces are nobody's: hence a start nearby."""
+    other = BodyModel(synthetic.write_pkl(tmp_path / "body.pkl", synthetic.body_arrays(kind)))
+    generator = torch.Generator().manual_seed(0)
+    pose, near = (0.2 * torch.randn(2, 63, generator=generator) for _ in range(2))
+    truth = Scene(pose, torch.zeros(2, 3), torch.tensor([[0.0, 0.0, 4.0], [0.5, 0.0, 5.0]]), torch.zeros(2, 10))
+    keypoints = truth.keypoints(other)
+    start = BodyStart(pose + 0.3 * near, truth.root, truth.trans)
+    first, found = (fitted(prior, keypoints, other, initial=start, settings=dataclasses.replace(QUICK, steps=steps)) for steps in (0, 20))
+    assert float(found.residuals.nanmean()) < 0.3 * float(first.residuals.nanmean())
 
 
 @pytest.mark.parametrize(
