@@ -22,9 +22,10 @@ import tyro
 from dposer.data.images import Photo, read_photo
 from dposer.data.keypoints import Keypoints, read_keypoints, write_openpose
 from dposer.errors import InputError
-from dposer.files import save_json, save_npz
+from dposer.files import load_npz, save_json, save_npz
 from dposer.geometry.camera import Camera
 from dposer.prior.config import PriorConfig
+from dposer.solvers.mesh_adam import BodyStart
 from dposer.solvers.mesh_fitting import fit_keypoints
 from dposer.viz import save_image, side_colours
 from dposer.viz.overlay import draw_detections, fit_sheet, overlay
@@ -43,6 +44,8 @@ class Args:
     """A recipe file, as other commands have it; nothing is read from it, the network's settings come with the weights."""
     config_path: str | None = None
     """The same by the original's name for it; nothing is read from it either."""
+    init: Path | None = None
+    """Where people begin, for one by a regressor: npz with body_pose, global_orient and perhaps transl and betas, as in fit.npz."""
     outdir: Path = Path("./output/test_results/hmr")
     """Where results go."""
     export: tuple[MeshFormat, ...] = ("obj",)
@@ -65,7 +68,7 @@ def main(args: Args) -> None:
     lens = Camera(camera.focal.expand(len(people), 2), camera.centre.expand(len(people), 2))
     fit = fit_keypoints(
         fitter.prior, fitter.tensor(people.points), lens, people.layout, body=fitter.body, settings=fitter.settings,
-        generator=fitter.generator(args.img.name), progress=step_bar("fitting"),
+        initial=_start(args.init, len(people), fitter), generator=fitter.generator(args.img.name), progress=step_bar("fitting"),
     )  # fmt: skip
     arrays = fitter.arrays(fit, lens) | {"focal": camera.focal.numpy(), "centre": camera.centre.numpy()}
     starts = {
@@ -90,6 +93,22 @@ def main(args: Args) -> None:
     meshes = f" and person*.{{{','.join(args.export)}}}" if args.export else ""
     print(f"\nbody: {fitter.body_name}")
     print(f"written to {args.outdir}: kpt2d_gt.jpg, kpt2d.jpg, mesh_init.jpg, mesh_fit.jpg, fit_sheet.jpg, fit.npz, fit.json{meshes}")
+
+
+def _start(path: Path | None, count: int, fitter: Fitter) -> BodyStart | None:
+    """Where ``count`` people begin, by a file."""
+    if path is None:
+        return None
+    widths = {"body_pose": 63, "global_orient": 3, "transl": 3, "betas": fitter.body.num_betas}
+    arrays = load_npz(path, "where people begin", ("body_pose", "global_orient"), ("transl", "betas"))
+    for name, value in arrays.items():
+        if value.dtype.kind not in "fiu" or value.shape != (count, widths[name]) or not np.isfinite(value).all():
+            raise InputError(
+                f"{path}: {name} is {value.dtype} {value.shape}, expected finite numbers ({count}, {widths[name]}), a row a person"
+            )
+    pose, root, trans, betas = (fitter.tensor(arrays[name]) if name in arrays else None for name in widths)
+    assert pose is not None and root is not None
+    return BodyStart(pose, root, trans, betas)
 
 
 def _detected(args: Args) -> Path:

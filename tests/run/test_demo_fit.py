@@ -68,6 +68,17 @@ def test_what_is_ignored_does_not_count_and_lenses_can_be_given(photo: tuple[Pat
         assert fit["focal"].tolist() == [800, 800] and fit["transl"][:, 2].min() > 5
 
 
+def test_people_may_begin_where_a_file_says(photo: tuple[Path, np.ndarray], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(photo[0], tmp_path, "--steps", 12)
+    run(photo[0], tmp_path / "again", "--steps", 1, "--init", tmp_path / "fit.npz", "--export")
+    with np.load(tmp_path / "fit.npz") as first, np.load(tmp_path / "again" / "fit.npz") as second:
+        assert second["objective"].shape == (2, 1) and np.abs(first["body_pose"] - second["body_pose"]).max() < 0.2
+    np.savez(tmp_path / "one.npz", body_pose=np.zeros((1, 63)), global_orient=np.zeros((1, 3)))
+    with pytest.raises(SystemExit):
+        run(photo[0], tmp_path, "--init", tmp_path / "one.npz")
+    assert "one.npz: body_pose is float64 (1, 63), expected finite numbers (2, 63)" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("extra", [("--preset", "v1", "--time-strategy", 2, "--sde-N", 100), ("--prior", "GMM")])
 def test_releases_and_the_mixture_fit_as_well(photo: tuple[Path, np.ndarray], tmp_path: Path, extra: tuple) -> None:
     run(photo[0], tmp_path, "--steps", 20, "--config-path", "configs.subvp.amass_scorefc_continuous.get_config", "--export", "glb", *extra)
