@@ -24,20 +24,16 @@ from dposer.prior.mixture import PoseMixture
 from dposer.prior.pose_prior import Progress
 from dposer.prior.timesteps import GridTimes, Strategy
 from dposer.solvers.mesh_adam import SmplifySettings, smplify_settings
-from dposer.solvers.mesh_fitting import FitSettings, MeshFit, fit_keypoints
+from dposer.solvers.mesh_fitting import FEWEST, STATURE, FitSettings, MeshFit, fit_keypoints
 from dposer.solvers.pose_terms import MixtureTerm
 from dposer.solvers.video_fitting import TrackFit
 from dposer.viz import save_mesh
 from run._cli import load_prior
 from run._shards import digest, keyed_generator
 
-FEWEST = 4
-"""Keypoints that a person must show to be fitted."""
 TOGETHER = 64
 """People solved for at once, so that memory does not grow with the crowd."""
 
-STATURE = 1.7
-"""Metres, of a person whose size in the picture keypoints' residuals are measured by."""
 MISSED, UNUSUAL = 0.06, 1.0
 """Mean residual as a share of the person's size, and plausibility in per cent, that a verdict points out."""
 

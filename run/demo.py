@@ -25,11 +25,12 @@ from tqdm import tqdm
 from dposer.assets import asset
 from dposer.body.parts import part_surface
 from dposer.data.masks import read_missing
+from dposer.data.video import open_video
 from dposer.errors import InputError
 from dposer.metrics.poses import mpjpe
 from dposer.solvers import complete, mode_settings
 from dposer.solvers.generation_scores import generation_report, joint_positions, self_intersection_report
-from dposer.viz import contact_sheet, read_video, write_video
+from dposer.viz import contact_sheet, write_video
 from run._cli import cli, progress_bar, step_bar, table
 from run._score import score
 from run._studio import SCORE_MEANING, Args, Studio, Task, percent
@@ -83,7 +84,7 @@ def generation_process(studio: Studio) -> None:
         write_video(film, (image for image, t in zip(pictures, times, strict=True) for image in repeat(image, t)), fps=FILM_FPS)
     studio.note("films", "generation_process*.mp4")
     if count > 1:
-        together = (_within(contact_sheet(frames), 1920) for frames in zip(*map(read_video, films), strict=True))
+        together = (_within(contact_sheet(frames), 1920) for frames in zip(*map(open_video, films), strict=True))
         write_video(studio.folder / "generation_process.mp4", together, fps=FILM_FPS)
         studio.note("all films side by side", "generation_process.mp4")
     late = 1.0 if options["sampler"] == "dpm++" else 2.5  # even steps in time keep for the last of them what can be seen

@@ -26,11 +26,11 @@ from dposer.files import load_npz, save_json, save_npz
 from dposer.geometry.camera import Camera
 from dposer.prior.config import PriorConfig
 from dposer.solvers.mesh_adam import BodyStart
-from dposer.solvers.mesh_fitting import fit_keypoints
+from dposer.solvers.mesh_fitting import FEWEST, fit_keypoints
 from dposer.viz import save_image, side_colours
 from dposer.viz.overlay import draw_detections, fit_sheet, overlay
 from run._cli import cli, pick_device, step_bar, table, writable_folder
-from run._fitting import FEWEST, FitFlags, Fitter, MeshFormat, detector, export_meshes, without
+from run._fitting import FitFlags, Fitter, MeshFormat, detector, export_meshes, without
 from run._report import machine
 
 

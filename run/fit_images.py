@@ -40,13 +40,13 @@ from dposer.data.video import Video, open_video
 from dposer.errors import InputError
 from dposer.files import load_npz, save_json, save_npz
 from dposer.geometry.camera import Camera
-from dposer.solvers.mesh_fitting import FitSettings
+from dposer.solvers.mesh_fitting import FEWEST, FitSettings
 from dposer.solvers.tracking import Track, Tracking, TrackingSettings, track_people
 from dposer.solvers.video_fitting import TrackSettings, fit_track
 from dposer.viz import save_image, write_video
 from dposer.viz.overlay import PEOPLE, overlay
 from run._cli import cli, progress_bar, writable_folder
-from run._fitting import FEWEST, Detect, FitFlags, Fitter, MeshFormat, detector, export_meshes, without
+from run._fitting import Detect, FitFlags, Fitter, MeshFormat, detector, export_meshes, without
 from run._jobs import Job, Report, Watch, figures, file_state, fingerprint, tell
 from run._pictures import Source, Stills, pictures
 from run._shards import Crew, Shards, processes

@@ -31,12 +31,12 @@ from dposer.files import save_json, save_npz
 from dposer.geometry.camera import Camera
 from dposer.prior.config import PriorConfig
 from dposer.prior.pose_prior import Progress
-from dposer.solvers.mesh_fitting import MeshFit, fit_keypoints
+from dposer.solvers.mesh_fitting import FEWEST, MeshFit, fit_keypoints
 from dposer.solvers.mesh_scores import FIGURES, PUBLISHED_EHF, MeshScores, mesh_scores
 from dposer.viz import save_image
 from dposer.viz.overlay import overlay
 from run._cli import cli, load_prior, progress_bar, step_bar, table, writable_folder
-from run._fitting import FEWEST, SolverFlags, fit_arrays, mixture_digest, without
+from run._fitting import SolverFlags, fit_arrays, mixture_digest, without
 from run._report import machine, save_csv
 from run._shards import Crew, Shards, digest, keyed_generator, processes
 

@@ -41,9 +41,10 @@ _CUT = 2.5
 _ROUNDS, _ROUND_STEPS = 3, 5
 _MISMATCH = 0.1
 """κ of where a body has a keypoint against where people have it."""
-_STATURE = 1.7
+STATURE = 1.7
 """Metres, of a person whose size in the picture says how much a detector errs."""
-_FEWEST = 4
+FEWEST = 4
+"""Keypoints that a person must show."""
 _TORSO = {"up": ("left_shoulder", "right_shoulder"), "down": ("left_hip", "right_hip")}
 _FARTHEST = 100.0
 """Metres, and the nearest a person begins."""
@@ -145,7 +146,7 @@ class KeypointTask:
 
     def __init__(
         self, prior: PosePrior | None, keypoints: Tensor, camera: Camera, what: Points, body: BodyModel | None, betas: Tensor | None,
-        fewest: int = _FEWEST,
+        fewest: int = FEWEST,
     ) -> None:  # fmt: skip
         self.prior = prior
         self.body = body or default_body(prior.device if prior is not None else keypoints.device)
@@ -166,7 +167,7 @@ class KeypointTask:
 
     def size_at(self, depth: Tensor) -> Tensor:
         """(P,) pixels: how tall a person of average height is at depths (P,)."""
-        return self.camera.focal.mean(-1) * _STATURE / depth
+        return self.camera.focal.mean(-1) * STATURE / depth
 
     def solve(
         self, settings: FitSettings, initial: BodyStart | None, generator: torch.Generator | None, progress: Progress | None

@@ -8,7 +8,7 @@ from dposer.viz.plots import colour_bar, plausibility_colours, plot_plausibility
 from dposer.viz.render import render_camera, render_mesh
 from dposer.viz.sheet import contact_sheet
 from dposer.viz.skeletons import draw_keypoints, render_skeleton, side_colours
-from dposer.viz.video import read_video, video_fps, write_video
+from dposer.viz.video import write_video
 
 __all__ = [
     "MeshLayer",
@@ -27,7 +27,6 @@ __all__ = [
     "lowest",
     "plausibility_colours",
     "plot_plausibility",
-    "read_video",
     "render_camera",
     "render_mesh",
     "render_skeleton",
@@ -38,6 +37,5 @@ __all__ = [
     "side_colours",
     "spaced_peaks",
     "surface_heat",
-    "video_fps",
     "write_video",
 ]

@@ -1,6 +1,6 @@
-"""Writes and reads films."""
+"""Writes films; :mod:`dposer.data.video` reads them."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
@@ -9,7 +9,7 @@ import av
 import numpy as np
 
 from dposer.errors import InputError
-from dposer.files import PathLike, atomic_path, existing_file
+from dposer.files import PathLike, atomic_path
 from dposer.viz.render import Image, checked_image
 
 
@@ -55,39 +55,3 @@ def write_video(path: PathLike, frames: Iterable[Image], fps: float, progress: C
                 progress(count)
         container.mux(stream.encode())
     return count
-
-
-def read_video(path: PathLike) -> Iterator[Image]:
-    """Yield the frames of a film, (h, w, 3) uint8 RGB each, upright as its rotation tag asks.
-
-    Raises:
-        InputError: missing, not a film, or damaged.
-    """
-    with _opened(path) as container:
-        try:
-            for frame in container.decode(video=0):
-                yield np.rot90(frame.to_ndarray(format="rgb24"), frame.rotation // 90)
-        except av.FFmpegError as error:
-            raise InputError(f"{path}: damaged film ({error}); fetch it again") from error
-
-
-def video_fps(path: PathLike) -> float:
-    """Frames a second of a film.
-
-    Raises:
-        InputError: missing or not a film.
-    """
-    with _opened(path) as container:
-        return float(container.streams.video[0].average_rate or 0)
-
-
-def _opened(path: PathLike) -> av.container.InputContainer:
-    path = existing_file(path, "a film (such as .mp4)")
-    try:
-        container = av.open(str(path))
-    except av.FFmpegError as error:
-        raise InputError(f"{path}: not a readable film ({error}), expected one such as .mp4") from error
-    if not container.streams.video:
-        container.close()
-        raise InputError(f"{path}: holds no pictures, expected a film")
-    return container

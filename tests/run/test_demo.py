@@ -19,8 +19,8 @@ import trimesh
 
 from dposer.assets import asset
 from dposer.data.amass import AmassSequence, read_amass, read_poses, write_amass
+from dposer.data.video import open_video
 from dposer.prior import PosePrior
-from dposer.viz import read_video, video_fps
 
 ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
@@ -108,9 +108,9 @@ def test_interpolation_passes_through_its_anchors(tmp_path: Path) -> None:
     run = demo("--task", "interpolation", "--video", "--frames", 20, "--faster", cwd=tmp_path)
     assert run.returncode == 0, run.stderr
     folder = tmp_path / "output/test_results/interpolation"
-    assert sum(1 for _ in read_video(folder / "interpolation_video.mp4")) == 100
+    assert sum(1 for _ in open_video(folder / "interpolation_video.mp4")) == 100
     walk = read_amass(folder / "interpolation.npz")
-    assert walk.fps == video_fps(folder / "interpolation_video.mp4") == 60
+    assert walk.fps == open_video(folder / "interpolation_video.mp4").fps == 60
     poses, anchors = walk.pose_body.reshape(5, 20, 63), toy()[[1, 10, 11, 12, 17, 14]]
     assert np.abs(poses[:, 0] - anchors[:-1]).max() < 0.05 and np.abs(poses[:, -1] - anchors[1:]).max() < 0.05
     errors = {row: float(error) for row, error in re.findall(r"^ *(\d+) +([\d.]+)$", run.stdout, re.MULTILINE)}
@@ -135,7 +135,7 @@ def test_the_films_of_generation_end_with_the_pose_held(tmp_path: Path) -> None:
     folder = tmp_path / "output/test_results/generation_process"
     names = {"generation_process.mp4", "generation_process1.mp4", "generation_process2.mp4"}
     assert files(folder) == names | {"contact_sheet.png", "samples.npz"}
-    films = {name: np.stack(list(read_video(folder / name))).astype(int) for name in names}
+    films = {name: np.stack(list(open_video(folder / name))).astype(int) for name in names}
     one, two, both = (films[name] for name in ("generation_process1.mp4", "generation_process2.mp4", "generation_process.mp4"))
     assert len(one) == len(two) == len(both) == 130 and both.shape[2] > one.shape[2] + two.shape[2]
     assert np.abs(one[-1] - one[-30]).mean() < 1 < np.abs(one[-1] - one[0]).mean()

@@ -22,7 +22,7 @@ from dposer.data.bvh import read_bvh
 from dposer.data.markers import Marker, MarkerLayout, marker_places, write_markers
 from dposer.data.motion import forward_kinematics
 from dposer.data.smplx_motion import Y_UP
-from dposer.viz import read_video, video_fps
+from dposer.data.video import open_video
 from run import fit_motion as module
 from run._cli import cli
 
@@ -116,7 +116,7 @@ def test_noisy_joints_become_the_motion_in_every_format(
     np.testing.assert_allclose(forward_kinematics(motion)[1][:, order], fitted @ Y_UP.T, atol=2e-4)
     assert motion.fps == pytest.approx(FPS)
     assert isinstance(trimesh.load(tmp_path / "walk.glb"), trimesh.Scene)
-    assert len(list(read_video(tmp_path / "walk.mp4"))) == 6 and video_fps(tmp_path / "walk.mp4") == FPS
+    assert len(list(open_video(tmp_path / "walk.mp4"))) == 6 and open_video(tmp_path / "walk.mp4").fps == FPS
 
     told = report(tmp_path, "walk")
     assert told["fps"] == FPS and told["frames"] == FRAMES and told["noise_estimated"] and 4 < told["noise_std_mm"] < 20
@@ -201,7 +201,7 @@ def test_hardly_any_frames(joints: np.ndarray, tmp_path: Path, frames: int) -> N
     assert told["fps"] == 30 and told["jitter_mm"] is None
     assert any("only" in note for note in told["notes"]) and any("no frame rate" in note for note in told["notes"])
     assert read_amass(tmp_path / "out/pose.npz").pose_body.shape == (frames, 63)
-    assert len(list(read_video(tmp_path / "out/pose.mp4"))) == frames
+    assert len(list(open_video(tmp_path / "out/pose.mp4"))) == frames
 
 
 def test_swapped_points_are_called_out(joints: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,9 +9,9 @@ from dposer.body import BodyModel
 from dposer.body.skeleton import OPENPOSE_25, layout_map
 from dposer.data.images import read_photo
 from dposer.data.keypoints import find_keypoints, read_keypoints, read_sequence
+from dposer.data.video import open_video
 from dposer.files import load_npz
 from dposer.geometry.camera import Camera
-from dposer.viz.video import read_video
 from run import make_photo_examples as module
 from run._cli import cli
 
@@ -42,7 +42,7 @@ def test_keypoints_of_rendered_people_are_the_truth_s(body: BodyModel, name: str
 
 
 def test_the_film_s_keypoints_scatter_about_the_truth(body: BodyModel) -> None:
-    frames, found = list(read_video(FOLDER / "walk.mp4")), read_sequence(FOLDER / "walk_keypoints")
+    frames, found = list(open_video(FOLDER / "walk.mp4")), read_sequence(FOLDER / "walk_keypoints")
     points, truth = np.stack([one.points[0] for one in found.keypoints]), projected(body, "walk")
     seen = points[..., 2] > 0
     assert len(frames) == len(found) == 48 and not found.gaps and not found.failures and frames[0].shape == (240, 320, 3)

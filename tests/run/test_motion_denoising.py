@@ -10,7 +10,7 @@ import torch
 from dposer.assets import asset
 from dposer.data.amass import read_amass, read_poses
 from dposer.data.fragments import split_fragments
-from dposer.viz import read_video, video_fps
+from dposer.data.video import open_video
 from run import motion_denoising as module
 from run._cli import cli
 
@@ -120,7 +120,7 @@ def test_a_file_becomes_pictures_a_film_and_poses(motion: np.ndarray, tmp_path: 
     names = {path.relative_to(out).as_posix() for path in out.rglob("*.*")}
     pictures = {f"renders/{kind}_{i:04d}.png" for kind in ("frame", "gt", "out") for i in range(4)}
     assert names == pictures | {f"merges/merge_{i:04d}.png" for i in range(4)} | {"motion.mp4", "contact_sheet.png", "result.npz"}
-    assert len(list(read_video(out / "motion.mp4"))) == 4 and video_fps(out / "motion.mp4") == 20
+    assert len(list(open_video(out / "motion.mp4"))) == 4 and open_video(out / "motion.mp4").fps == 20
     result = read_amass(out / "result.npz")
     assert result.pose_body.shape == (4, 63) and result.fps == 25
     with np.load(out / "result.npz") as saved:
