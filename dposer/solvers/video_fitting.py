@@ -22,11 +22,11 @@ from dposer.errors import InputError
 from dposer.geometry.camera import Camera
 from dposer.prior.pose_prior import PosePrior, Progress
 from dposer.solvers.gauss_newton import MotionSolver, MotionState, Smoothness
-from dposer.solvers.mesh_fitting import NOISE, FitSettings, KeypointTask, of_rows
+from dposer.solvers.mesh_fitting import FEWEST, NOISE, FitSettings, KeypointTask, of_rows
 from dposer.solvers.motion_fitting import WARM_DAMPING, Points, iterate, joined, unwrapped
 from dposer.solvers.pose_terms import Anneal, spread
 
-_FEWEST = 6
+_PLENTY = 6
 """Keypoints that make a frame a key frame, where there are such frames."""
 _INDEPENDENT = 6.0
 """m, of joints."""
@@ -141,7 +141,7 @@ def _key_frames(confidence: Tensor, step: int) -> Tensor:
     """Frames with enough keypoints, about ``step`` apart, in each stretch of so many frames the one that shows most."""
     total = (confidence.square() * (confidence > 0)).sum(1)
     count = (confidence > 0).sum(1)
-    usable = count >= (_FEWEST if bool((count >= _FEWEST).any()) else 4)
+    usable = count >= (_PLENTY if bool((count >= _PLENTY).any()) else FEWEST)
     if not bool(usable.any()):
         raise InputError(f"keypoints: no frame has four of use (most: {int(count.max())}), expected a person; leave the track out")
     keys = []
