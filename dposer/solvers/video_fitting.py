@@ -10,6 +10,7 @@ move like m that are independent. Then all key frames are given one shape. With 
 a second-order fit along time (:mod:`dposer.solvers.gauss_newton`): measurement, prior, accelerations of joints and of rotations.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import roma
@@ -30,6 +31,8 @@ _PLENTY = 6
 """Keypoints that make a frame a key frame, where there are such frames."""
 _INDEPENDENT = 6.0
 """m, of joints."""
+_TOGETHER = 128
+"""Key frames solved for at once, so that memory does not grow with the video."""
 _SPEED = 1.0
 """m/s about the pelvis: the scale of joints' speeds."""
 
@@ -115,20 +118,24 @@ def fit_track(
     frames = len(keypoints)
     task = KeypointTask(prior, keypoints, camera, what, body, betas, fewest=0)
     keys = _key_frames(task.confidence, max(1, round(settings.every * fps)))
-    lens = Camera(task.camera.focal[keys], task.camera.centre[keys])
-    alone = KeypointTask(prior, keypoints[keys.cpu()], lens, what, task.body, betas)
 
-    def told(done: int, total: int) -> None:
+    def of_frames(rows: Tensor) -> KeypointTask:
+        lens = Camera(task.camera.focal[rows], task.camera.centre[rows])
+        return KeypointTask(prior, keypoints[rows.to(keypoints.device)], lens, what, task.body, betas)
+
+    found: list[tuple[MotionState, Tensor]] = []
+    for some in keys.split(_TOGETHER):
+        found.append(of_frames(some).solve(settings.single, None, generator, None)[1:])
         if progress is not None:
-            progress(frames * done // (2 * total), frames)
-
-    _, starts, objective = alone.solve(settings.single, None, generator, told)
+            progress(frames * sum(len(objective) for _, objective in found) // (2 * len(keys)), frames)
+    starts, objective = _beside([state for state, _ in found]), torch.cat([objective for _, objective in found])
+    alone = of_frames(keys)
     path = _path(_joints(alone, starts).unflatten(0, objective.shape), objective, keys / fps)
     chosen = of_rows(starts, path + objective.shape[1] * torch.arange(len(path), device=path.device))
     noise = chosen.betas.new_full((len(path),), settings.single.noise or NOISE)
     chosen.betas[:] = chosen.betas.mean(0)
-    chosen, found = alone.refine(chosen, noise, settings.single, generator, one_shape=True)
-    noise = found.square().mean().sqrt() if settings.single.noise is None else noise[0]
+    chosen, told = alone.refine(chosen, noise, settings.single, generator, one_shape=True)
+    noise = told.square().mean().sqrt() if settings.single.noise is None else noise[0]
     begin = _between(chosen.transposed(), keys, frames)
     state = _along_time(task, begin, float(noise), settings, fps, generator, progress)
     across = state.transposed()
@@ -150,6 +157,12 @@ def _key_frames(confidence: Tensor, step: int) -> Tensor:
         if bool((seen >= 0).any()):
             keys.append(start + int(seen.argmax()))
     return torch.tensor(keys, device=confidence.device)
+
+
+def _beside(parts: Sequence[MotionState]) -> MotionState:
+    """Sequences of several batches as one batch."""
+    pose, root, trans = (torch.cat([getattr(part, name) for part in parts], 1) for name in ("pose", "root", "trans"))
+    return MotionState(pose, root, trans, torch.cat([part.betas for part in parts]))
 
 
 def _joints(task: KeypointTask, state: MotionState) -> Tensor:
