@@ -11,7 +11,7 @@ samples are beside real poses is told by `python -m run.evaluate`.
 needs whole motions (`python -m run.prepare_data ... --write-amass data/AMASS/amass_like`); without `--only` these sections
 are left out where there are none.
 
-    python -m benchmarks --only fitting_pictures fitting_speed fitting fitting_video --people 300 --output docs/fitting.md
+    python -m benchmarks --only fitting_pictures fitting fitting_video fitting_speed --people 300 --output docs/fitting.md
 
 poses people before cameras, in the example poses that ship or in those of a processed data set, and films of whole motions or of the
 example that ships. `--only fitting_tune --dataset-folder data/cmu_processed` tries weights of Gaussian priors on validation subjects.
