@@ -35,7 +35,7 @@ def test_small_people_are_whole_in_some_part(size: tuple[int, int]) -> None:
 
 @pytest.mark.skipif(INSTALLED, reason="mediapipe is installed")
 def test_what_to_install_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(InputError, match=r'pip install mediapipe==0\.10\.14'):
+    with pytest.raises(InputError, match=r"pip install mediapipe==0\.10\.14"):
         detect_people(np.zeros((8, 8, 3), np.uint8))
     with pytest.raises(SystemExit) as raised:
         cli(module.main, ["--img", str(TWO), "--output", str(tmp_path)])
