@@ -11,6 +11,7 @@ and the command repeated, and nothing else is done again.
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -59,24 +60,24 @@ class Bar:
         return lambda share: self.update(before + round(share * self.sizes[piece]), self.total)
 
 
-class Job:
+class Job(ABC):
     """Numbered pieces of work."""
 
     columns: tuple[str, ...]
     unit: str
     shards: Shards
 
+    @abstractmethod
     def stamp(self, piece: int) -> str:
         """Fingerprint of what a piece is made of."""
-        raise NotImplementedError
 
+    @abstractmethod
     def size(self, piece: int) -> int:
         """In units of the progress bar."""
-        raise NotImplementedError
 
+    @abstractmethod
     def compute(self, piece: int, watch: Watch) -> Report:
         """Do a piece and write its files."""
-        raise NotImplementedError
 
     @property
     def pieces(self) -> range:

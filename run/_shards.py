@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +27,7 @@ from torch import Tensor
 
 from dposer.errors import InputError
 from dposer.files import load_npz, save_json, save_npz
+from dposer.prior.pose_prior import Progress
 from run._cli import pick_device
 
 T = TypeVar("T")
@@ -167,6 +168,30 @@ class Shards:
         return [
             load_npz(self.path(index), "a finished batch (delete it, and the same command makes it again)") for index in range(self.count)
         ]
+
+
+class Study(Protocol):
+    """Work in pieces, each of them computed by itself."""
+
+    shards: Shards
+
+    def watch(self, batches: Sequence[int]) -> Callable[[int], Progress]:
+        """A progress bar over these pieces: a piece → its own progress."""
+        ...
+
+    def compute(self, batch: int, progress: Progress | None = None) -> Mapping[str, Any]:
+        """What is kept of a piece."""
+        ...
+
+
+def work_through(crew: Crew, study: Study) -> None:
+    """Do what is not done yet, this process its share; ends when every piece is there."""
+    crew.leader_first(study.shards.open)
+    batches = crew.share(study.shards.remaining())
+    watch = study.watch(batches) if crew.is_leader and batches else None
+    for batch in batches:
+        study.shards.write(batch, study.compute(batch, watch(batch) if watch else None))
+    crew.wait()
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -38,7 +38,7 @@ from dposer.viz.overlay import overlay
 from run._cli import cli, load_prior, progress_bar, step_bar, table, writable_folder
 from run._fitting import SolverFlags, fit_arrays, mixture_digest, without
 from run._report import machine, save_csv
-from run._shards import Crew, Shards, digest, keyed_generator, processes
+from run._shards import Crew, Shards, digest, keyed_generator, processes, work_through
 
 EHF_SIZE = (1600, 1200)
 NOTE = """Means over the images in mm, of 22 regressed joints (MPJPE) and of the surface (PVE): with both pelvises in one place, or after
@@ -90,12 +90,7 @@ def main(args: Args) -> None:
     torch.set_num_threads(1)  # the matrices are small
     with processes() as crew:
         study = crew.leader_first(lambda: Study(args, crew))
-        crew.leader_first(study.shards.open)
-        batches = crew.share(study.shards.remaining())
-        watch = study.watch(batches) if crew.is_leader and batches else None
-        for batch in batches:
-            study.shards.write(batch, study.compute(batch, watch(batch) if watch else None))
-        crew.wait()
+        work_through(crew, study)
         results = study.shards.read()
         if args.overlay:
             study.draw(crew, results)

@@ -48,7 +48,7 @@ from dposer.viz.render import view_rotation
 from dposer.viz.skeletons import side_colours
 from run._cli import cli, load_prior, pick_device, progress_bar, step_bar, table, writable_folder
 from run._report import machine, save_csv
-from run._shards import Crew, Shards, digest, keyed_generator, processes
+from run._shards import Crew, Shards, digest, keyed_generator, processes, work_through
 from run._studio import COMPLETED, KNOWN
 
 FILM_FPS = 20
@@ -168,12 +168,7 @@ def main(args: Args) -> None:
         return
     with processes() as crew:
         study = crew.leader_first(lambda: Study(args, crew))
-        crew.leader_first(study.shards.open)
-        batches = crew.share(study.shards.remaining())
-        watch = study.watch(batches) if crew.is_leader and batches else None
-        for batch in batches:
-            study.shards.write(batch, study.compute(batch, watch(batch) if watch else None))
-        crew.wait()
+        work_through(crew, study)
         if crew.is_leader:
             study.report()
 

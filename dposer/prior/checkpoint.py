@@ -119,17 +119,30 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         raise InputError(
             f"{path}: found a PyTorch file, expected {_WHAT}; convert it: python -m run.convert_checkpoint --ckpt-path {path} --output OUT"
         )
+    return read_safetensors(path, _WHAT, FORMAT)
+
+
+def read_safetensors(path: Path, what: str, form: str) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Header and tensors, float32 on the CPU, of a file that tells its format.
+
+    Args:
+        what: what the file should be, for messages.
+        form: its format.
+
+    Raises:
+        InputError: truncated, or of another format.
+    """
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             header = file.metadata() or {}
-            if header.get("format") != FORMAT:
-                raise InputError(f"{path}: a safetensors file of format {header.get('format')!r}, expected {_WHAT} with format {FORMAT!r}")
+            if header.get("format") != form:
+                raise InputError(f"{path}: a safetensors file of format {header.get('format')!r}, expected {what} with format {form!r}")
             return header, {name: file.get_tensor(name).float() for name in file.keys()}  # noqa: SIM118 (not a mapping)
     except (SafetensorError, OSError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(
-            f"{path}: not a readable safetensors file ({error}), expected {_WHAT}; it may be truncated, fetch it again"
+            f"{path}: not a readable safetensors file ({error}), expected {what}; it may be truncated, fetch it again"
         ) from error
 
 

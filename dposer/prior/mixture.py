@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
@@ -21,6 +20,7 @@ from dposer.assets import asset
 from dposer.body.model_files import read_pickle, to_array
 from dposer.errors import InputError
 from dposer.files import PathLike, existing_file, save_bytes
+from dposer.prior.checkpoint import read_safetensors
 
 FORMAT = "dposer.mixture/1"
 DEFAULT_MIXTURE = ("pretrained_models", "gmm8.safetensors")
@@ -176,17 +176,13 @@ class PoseMixture(nn.Module):
 
 
 def _stored(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    header, tensors = read_safetensors(path, _WHAT, FORMAT)
+    if tensors.keys() != _SMPLIFY.keys():
+        raise InputError(f"{path}: holds {', '.join(sorted(tensors))}, expected {', '.join(_SMPLIFY)}; it was altered, fetch it again")
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            header = file.metadata() or {}
-            names = set(file.keys())
-            if header.get("format") != FORMAT or names != _SMPLIFY.keys():
-                raise InputError(f"{path}: a safetensors file of format {header.get('format')!r}, expected {_WHAT}; check the path")
-            return {name: file.get_tensor(name).float() for name in names}, json.loads(header.get("provenance", "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(f"{path}: not readable ({error}), expected {_WHAT}; it may be truncated, fetch it again") from error
+        return tensors, json.loads(header.get("provenance", "{}"))
+    except ValueError as error:
+        raise InputError(f"{path}: 'provenance' in its header is not JSON, expected {_WHAT}; fetch it again") from error
 
 
 def _pickled(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
