@@ -15,6 +15,10 @@ are left out where there are none.
 
 poses people before cameras, in the example poses that ship or in those of a processed data set, and films of whole motions or of the
 example that ships. `--only fitting_tune --dataset-folder data/cmu_processed` tries weights of Gaussian priors on validation subjects.
+
+    python -m benchmarks --only lifting lifting_robustness lifting_speed --output docs/lifting.md
+
+needs the open lifting benchmark (`python -m run.prepare_data --source lifting`).
 """
 
 import sys
@@ -25,7 +29,19 @@ from typing import Literal
 
 import torch
 
-from benchmarks import fitting, fitting_data, fitting_speed, guidance, motion, motion_data, motion_speed, prior, speed
+from benchmarks import (
+    fitting,
+    fitting_data,
+    fitting_speed,
+    guidance,
+    lifting,
+    lifting_speed,
+    motion,
+    motion_data,
+    motion_speed,
+    prior,
+    speed,
+)
 from dposer.body import BodyModel
 from dposer.errors import InputError
 from dposer.files import save_bytes
@@ -37,7 +53,7 @@ from run._report import machine
 Section = Literal[
     "kinematics", "metrics", "large_metrics", "rendering", "sampling", "training", "solver", "completion", "guidance",
     "denoising", "partial", "ik", "motion_speed", "long_motion", "fitting", "fitting_speed", "fitting_video", "fitting_pictures",
-    "fitting_tune",
+    "fitting_tune", "lifting", "lifting_robustness", "lifting_speed",
 ]  # fmt: skip
 
 _TOGETHER = 100
@@ -61,6 +77,12 @@ class Args:
     """Fragments of motion of each held-out subject."""
     people: int = 100
     """People, or of films at most so many, that are fitted to keypoints."""
+    lifting_folder: Path = Path("data/lifting")
+    """The open lifting benchmark."""
+    lifting_weights: Path | None = None
+    """Folder of <method>.safetensors; default: the weights that ship."""
+    lifting_every: int = 16
+    """Of its windows, many hypotheses are lifted of every k-th."""
     threads: int = 0
     """Threads of torch; 0 leaves its default."""
     output: Path | None = None
@@ -97,6 +119,9 @@ def main(args: Args) -> None:
             "fitting_video": lambda: fitting.video(_models(args), fitting_data.held_out_clips(args.motion_folder, args.people, args.seed)),
             "fitting_pictures": lambda: fitting.pictures(_models(args), (args.output or Path("output/fitting.md")).with_suffix("")),
             "fitting_tune": lambda: fitting.tune(_models(args), _people(args, "valid")),
+            "lifting": lambda: lifting.accuracy(_study(args)),
+            "lifting_robustness": lambda: lifting.robustness(_study(args), (args.output or Path("output/lifting.md")).with_suffix("")),
+            "lifting_speed": lifting_speed.speed,
         }
     pages = [f"# Measurements\n\nMade by `{' '.join(['python -m benchmarks', *sys.argv[1:]])}`. Machine: {machine()}.\n"]
     for name in args.only or sections:
@@ -113,6 +138,10 @@ def _data(args: Args) -> prior.Data:
 
 def _motions(args: Args) -> motion_data.Motions:
     return motion_data.Motions(args.motion_folder, PosePrior.from_pretrained(args.ckpt_path), BodyModel(), args.seed)
+
+
+def _study(args: Args) -> lifting.Study:
+    return lifting.Study.of(args.lifting_folder, args.lifting_weights, args.lifting_every, args.seed)
 
 
 def _models(args: Args) -> fitting.Models:

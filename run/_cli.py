@@ -5,6 +5,7 @@ import inspect
 import logging
 import os
 import sys
+import typing
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -17,7 +18,6 @@ from tqdm import tqdm
 from dposer.config import read_config
 from dposer.errors import InputError
 from dposer.files import atomic_path
-from dposer.prior.config import PriorConfig
 from dposer.prior.convert import PUBLISHED_SUFFIXES
 from dposer.prior.pose_prior import PosePrior
 
@@ -27,7 +27,7 @@ T = TypeVar("T")
 def cli(main: Callable[[Any], None], argv: Sequence[str] | None = None) -> None:
     """Parse the command line into the dataclass that ``main`` takes, run it, and end as the contract says.
 
-    If the dataclass has a field ``config: PriorConfig``, ``--config FILE`` reads that recipe and
+    If the dataclass has a field ``config``, itself a dataclass of settings, ``--config FILE`` reads that recipe and
     ``--config.section.key=value`` overrides single values of it.
     """
     logging.basicConfig(level=logging.INFO, format="%(message)s")
@@ -58,7 +58,7 @@ def parse(main: Callable[[Any], None], arguments: list[str]) -> Any:
         path, arguments = _pop_flag(arguments, "--config")
         if path is not None:
             needed = {f.name: tyro.MISSING for f in fields if f.default is f.default_factory is dataclasses.MISSING}
-            default = args_type(**needed, config=read_config(path, PriorConfig))
+            default = args_type(**needed, config=read_config(path, typing.get_type_hints(args_type)["config"]))
     description = (sys.modules[main.__module__].__doc__ or "").strip()
     return tyro.cli(args_type, args=arguments, default=default, description=description, prog=f"python -m {_module_name(main)}")
 

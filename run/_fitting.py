@@ -23,13 +23,14 @@ from dposer.geometry.camera import Camera
 from dposer.prior.mixture import PoseMixture
 from dposer.prior.pose_prior import Progress
 from dposer.prior.timesteps import GridTimes, Strategy
+from dposer.randomness import keyed_generator
 from dposer.solvers.mesh_adam import SmplifySettings, smplify_settings
 from dposer.solvers.mesh_fitting import FEWEST, STATURE, FitSettings, MeshFit, fit_keypoints
 from dposer.solvers.pose_terms import MixtureTerm
 from dposer.solvers.video_fitting import TrackFit
 from dposer.viz import save_mesh
 from run._cli import load_prior
-from run._shards import digest, keyed_generator
+from run._shards import digest
 
 TOGETHER = 64
 """People solved for at once, so that memory does not grow with the crowd."""

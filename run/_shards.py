@@ -7,7 +7,8 @@
         crew.wait()                                          # now every piece is there: shards.read()
 
 A piece is whole or absent, so that a run may be stopped at any moment and is continued by the same command. Whatever is random
-in a piece should come from :func:`keyed_generator` with a key of that piece: then no number depends on who did it, or when.
+in a piece should come from :func:`~dposer.randomness.keyed_generator` with a key of that piece: then no number depends on who did it, or
+when.
 """
 
 import contextlib
@@ -207,12 +208,6 @@ def _read_json(file: Path) -> dict[str, Any]:
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 200 else text[:200] + "..."
-
-
-def keyed_generator(device: torch.device | str, *key: Any) -> torch.Generator:
-    """A generator decided by ``key`` alone: keys that differ anywhere give independent streams."""
-    number = int.from_bytes(hashlib.sha256(repr(key).encode()).digest()[:8], "big") >> 1
-    return torch.Generator(device).manual_seed(number)
 
 
 def digest(tensors: Iterable[Tensor]) -> str:

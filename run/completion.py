@@ -30,6 +30,7 @@ from dposer.data.processed import read_split
 from dposer.errors import InputError
 from dposer.files import save_json, save_npz
 from dposer.prior.pose_prior import Progress
+from dposer.randomness import keyed_generator
 from dposer.solvers.completion import PRESETS, Mode, mode_settings
 from dposer.solvers.completion_scores import (
     BASELINES,
@@ -43,7 +44,7 @@ from dposer.solvers.completion_scores import (
 )
 from run._cli import cli, load_prior, step_bar, table, writable_folder
 from run._report import machine, save_csv
-from run._shards import Crew, Shards, digest, keyed_generator, processes
+from run._shards import Crew, Shards, digest, processes
 
 PUBLISHED_HYPOTHESES = 10
 NOTE = """MPVPE and MPJPE in mm over the missing part, no alignment; APD in cm; plausible: % of held-out motion that is less so;

@@ -31,6 +31,7 @@ from dposer.files import save_json, save_npz
 from dposer.geometry.camera import Camera
 from dposer.prior.config import PriorConfig
 from dposer.prior.pose_prior import Progress
+from dposer.randomness import keyed_generator
 from dposer.solvers.mesh_fitting import FEWEST, MeshFit, fit_keypoints
 from dposer.solvers.mesh_scores import FIGURES, PUBLISHED_EHF, MeshScores, mesh_scores
 from dposer.viz import save_image
@@ -38,7 +39,7 @@ from dposer.viz.overlay import overlay
 from run._cli import cli, load_prior, progress_bar, step_bar, table, writable_folder
 from run._fitting import SolverFlags, fit_arrays, mixture_digest, without
 from run._report import machine, save_csv
-from run._shards import Crew, Shards, digest, keyed_generator, processes, work_through
+from run._shards import Crew, Shards, digest, processes, work_through
 
 EHF_SIZE = (1600, 1200)
 NOTE = """Means over the images in mm, of 22 regressed joints (MPJPE) and of the surface (PVE): with both pelvises in one place, or after

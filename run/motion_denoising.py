@@ -38,6 +38,7 @@ from dposer.files import save_json
 from dposer.prior.config import PriorConfig
 from dposer.prior.pose_prior import Progress
 from dposer.prior.timesteps import Strategy
+from dposer.randomness import keyed_generator
 from dposer.solvers.denoising_scores import FIGURES, DenoisingScores, Solve, denoising_scores, evaluate_denoising, published_figures, solver
 from dposer.solvers.generation_scores import joint_positions
 from dposer.solvers.motion_adam import Dataset, Release
@@ -48,7 +49,7 @@ from dposer.viz.render import view_rotation
 from dposer.viz.skeletons import side_colours
 from run._cli import cli, load_prior, pick_device, progress_bar, step_bar, table, writable_folder
 from run._report import machine, save_csv
-from run._shards import Crew, Shards, digest, keyed_generator, processes, work_through
+from run._shards import Crew, Shards, digest, processes, work_through
 from run._studio import COMPLETED, KNOWN
 
 FILM_FPS = 20

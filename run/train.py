@@ -5,7 +5,6 @@ Stop it whenever you like: the same command continues from the last snapshot to 
 """
 
 import logging
-import os
 import sys
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,7 +25,8 @@ from dposer.prior.config import PriorConfig
 from dposer.prior.pose_prior import PosePrior
 from dposer.prior.training import Trainer
 from dposer.solvers.evaluation import mesh_loss, validate
-from run._cli import cli, pick_device, table
+from run._cli import cli, table
+from run._processes import start_processes
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Args:
 
 
 def main(args: Args) -> None:
-    device = _start_processes(args.device)
+    device = start_processes(args.device)
     training = read_split(args.dataset_folder / args.version, "train", args.sample)
     validation = read_split(args.dataset_folder / args.version, "valid")
     folder = args.restore_dir or args.output / (args.name or datetime.now().strftime("%Y-%m-%d-%H-%M-%S"))
@@ -134,20 +134,6 @@ def _save(prior: PosePrior, path: Path, args: Args, step: int, poses: Tensor, va
         },
         dtype=torch.float16 if args.half else None,
     )
-
-
-def _start_processes(device: str) -> torch.device:
-    """Join the other processes if torchrun started this one, and pick the device."""
-    name = pick_device(device).type if device == "auto" else device
-    if "LOCAL_RANK" in os.environ and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        dist.init_process_group("nccl" if name.startswith("cuda") else "gloo")
-        if name == "cuda":
-            name = f"cuda:{os.environ['LOCAL_RANK']}"
-    chosen = pick_device(name)
-    if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)
-        torch.set_float32_matmul_precision("high")
-    return chosen
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ class Run:
     generator: torch.Generator | None
     eta: float
     snr: float
+    noise: Callable[[Tensor], Tensor] | None = None
     previous: tuple[Tensor, Tensor] | None = field(default=None, repr=False)
     """Clean estimate and log-SNR of the step before, for multistep predictors."""
 
@@ -39,7 +40,7 @@ class Run:
         return self.denoiser.schedule
 
     def noise_like(self, x: Tensor) -> Tensor:
-        return gaussian_like(x, self.generator)
+        return gaussian_like(x, self.generator) if self.noise is None else self.noise(x)
 
     def score(self, x: Tensor, t: Tensor) -> Tensor:
         return self.denoiser.score(x, t, **self.condition)
@@ -192,6 +193,7 @@ def sample(
     snr: float = 0.16,
     noise_removal: bool = True,
     generator: torch.Generator | None = None,
+    noise: Callable[[Tensor], Tensor] | None = None,
     constrain: Hook | None = None,
     guide: Hook | None = None,
     trajectory: bool = False,
@@ -210,6 +212,7 @@ def sample(
             (a path that goes back and forth is RePaint's).
         eta: stochasticity of ddim and dpm++, 0 (deterministic) to 1 (as noisy as the reverse SDE).
         corrector, corrector_steps, snr: "none" or a key of :data:`CORRECTORS`, how often at each time, and its signal-to-noise ratio.
+        noise: draws z ~ N(0, I) like a state, in place of ``generator``, e.g. from a stream for each row.
         constrain: x <- constrain(x, t) after every update, t being the time x has then reached (an observation can be
             written into it; at ``schedule.clean_time`` that is without noise).
         guide: x <- x + guide(x_t, t) after every predictor step, evaluated at the state before the step. One that needs
@@ -240,7 +243,7 @@ def sample(
         lengths = lengths.mean().expand(len(lengths))  # the reference's constant dt: 1 / steps on the whole interval
     predict = PREDICTORS[sampler]
     corrections = [] if corrector == "none" else [CORRECTORS[corrector]] * corrector_steps
-    run = Run(denoiser, condition, generator, eta, snr)
+    run = Run(denoiser, condition, generator, eta, snr, noise)
     clean_time = denoiser.schedule.clean_time
     x, states = z, []
     with torch.set_grad_enabled(grad):

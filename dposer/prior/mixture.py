@@ -17,9 +17,9 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from dposer.assets import asset
-from dposer.body.model_files import read_pickle, to_array
 from dposer.errors import InputError
 from dposer.files import PathLike, existing_file, save_bytes
+from dposer.pickles import read_pickle, to_array
 from dposer.prior.checkpoint import read_safetensors
 
 FORMAT = "dposer.mixture/1"

@@ -224,7 +224,7 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=False)
         loss.backward()
         if self.world.size > 1:
-            _average_gradients(self.parameters, self.world.size)
+            average_gradients(self.parameters, self.world.size)
         if self.config.optim.grad_clip > 0:
             nn.utils.clip_grad_norm_(self.parameters, self.config.optim.grad_clip, foreach=True)
         self.optimizer.step()
@@ -359,7 +359,8 @@ def _weights(subject: Tensor | None, balance: float) -> Tensor | None:
     return frames[subject] ** -balance
 
 
-def _average_gradients(parameters: list[nn.Parameter], processes: int) -> None:
+def average_gradients(parameters: Sequence[Tensor], processes: int) -> None:
+    """Every process's gradients ← their mean over all processes."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     flat = torch.cat([g.flatten() for g in gradients])
     dist.all_reduce(flat)

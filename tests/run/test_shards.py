@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dposer.errors import InputError
-from run._shards import Crew, Shards, contiguous, digest, keyed_generator
+from dposer.randomness import keyed_generator
+from run._shards import Crew, Shards, contiguous, digest
 
 SETTINGS = {"seed": 1, "parts": ("legs", "arms"), "data": "0f"}
 

@@ -1,0 +1,155 @@
+"""The public face: 2D keypoints of one person in, hypotheses of the 3D pose out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dposer.assets import asset
+from dposer.errors import InputError
+from dposer.files import PathLike
+from dposer.geometry.lens import Lens, screen
+from dposer.lifting.checkpoint import LiftingCheckpoint, load_lifting
+from dposer.lifting.config import LiftingConfig
+from dposer.lifting.hypotheses import AGGREGATES, solve_root
+from dposer.lifting.inputs import check_plausible, fill_gaps
+from dposer.lifting.model import LiftingModel
+from dposer.lifting.noise import Noise
+from dposer.lifting.windows import clip_starts, gather, merge, overlapping_starts
+
+Progress = Callable[[int, int], None]
+
+SHIPPED = {method: f"lifting-{method}-open.safetensors" for method in ("mixste", "d3dp", "ddhpose")}
+"""Weights that come with the library, trained on the open benchmark."""
+
+
+@dataclass(frozen=True)
+class Lifted:
+    """F frames, H hypotheses, K steps of the sampler; metres, axes of the camera (x right, y down, z forward)."""
+
+    hypotheses: Tensor
+    """(K, H, F, J, 3) relative to the root, which is zero."""
+    poses: Tensor
+    """(F, J, 3) relative to the root: the hypotheses of the last step made into one."""
+    root: Tensor
+    """(F, 3) where the root is: as given, or solved from the keypoints and the lens."""
+    spread: Tensor
+    """(F, J) root mean square distance of the hypotheses from their mean."""
+    aggregate: str
+    """How ``poses`` were made."""
+    filled: Tensor
+    """(F, J) bool: keypoints that were missing and were filled in."""
+    notes: tuple[str, ...]
+    """What a user should know."""
+
+
+class Lifter:
+    """A trained lifting method.
+
+    >>> from dposer.lifting import Lifter
+    >>> lifted = Lifter.from_pretrained("ddhpose")(keypoints, size=(1920, 1080), hypotheses=20, steps=10)
+    >>> lifted.poses  # (F, 17, 3) metres
+
+    Args:
+        checkpoint: its settings and weights.
+    """
+
+    def __init__(self, checkpoint: LiftingCheckpoint, device: torch.device | str | None = None) -> None:
+        self.checkpoint = checkpoint
+        self.model: LiftingModel = checkpoint.model(device)
+        self.device = torch.device(device or "cpu")
+
+    @classmethod
+    def from_pretrained(cls, name_or_path: PathLike = "ddhpose", device: torch.device | str | None = None) -> "Lifter":
+        """A shipped method by its name (:data:`SHIPPED`), or a file.
+
+        Raises:
+            InputError: neither, or a broken file.
+        """
+        if str(name_or_path) in SHIPPED:
+            return cls(load_lifting(asset("pretrained_models", SHIPPED[str(name_or_path)])), device)
+        if not Path(name_or_path).exists():
+            raise InputError(f"{name_or_path}: neither a file nor one of {', '.join(SHIPPED)}; check the path")
+        return cls(load_lifting(name_or_path), device)
+
+    @property
+    def config(self) -> LiftingConfig:
+        return self.checkpoint.config
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        keypoints: Tensor | np.ndarray,
+        size: tuple[float, float],
+        lens: Lens | None = None,
+        root: Tensor | None = None,
+        *,
+        hypotheses: int = 20,
+        steps: int = 10,
+        aggregate: str = "auto",
+        overlap: int = 0,
+        max_batch: int = 256,
+        seed: int = 0,
+        name: str = "",
+        progress: Progress | None = None,
+    ) -> Lifted:
+        """Lift a clip of any length.
+
+        Args:
+            keypoints: (F, J, 2) pixels or (F, J, 3) with confidence, in the layout and at the rate of :attr:`config`; missing ones
+                (confidence 0, NaN) are filled in.
+            size: width and height of the picture.
+            lens: of the camera, in pixels; None: in the middle, as long as the diagonal, which only the root and "joint", "limb" and
+                "soft" aggregates depend on.
+            root: (F, 3) its true path, if known.
+            hypotheses, steps: H, K. A regressor has one of each.
+            aggregate: "auto" (the mean) or a key of :data:`~dposer.lifting.hypotheses.AGGREGATES`.
+            overlap: frames by which windows overlap; they are blended there. 0: as published.
+            max_batch: sequences that the network sees at once.
+            seed, name: decide the noise, together with the place of a window in its clip.
+            progress: told (done, total) sequences.
+
+        Raises:
+            InputError: wrong shapes, numbers that are no pixels, no person.
+        """
+        points, filled = self._points(keypoints)
+        frames, length = self.config.network.frames, len(points)
+        if not 0 <= overlap < frames:
+            raise InputError(f"overlap = {overlap}, expected from 0 to below the {frames} frames of a window")
+        if aggregate != "auto" and aggregate not in AGGREGATES:
+            raise InputError(f"aggregate {aggregate!r}, expected auto, {', '.join(AGGREGATES)}")
+        notes = list(check_plausible(np.concatenate((points, ~filled[..., None]), -1), self.config.skeleton, (int(size[0]), int(size[1]))))
+        if length < frames:
+            notes.append(f"{length} frames, fewer than the {frames} of a window: the last was repeated")
+        starts = overlapping_starts(length, frames, frames - overlap) if overlap else clip_starts(length, frames)
+        pixels = torch.from_numpy(points.astype(np.float32))
+        windows = gather(screen(pixels, size), starts, frames).to(self.device)
+        found = self.model.predict(windows, hypotheses, steps, Noise.of(seed, name, starts), max_batch, progress).cpu()
+        # one clip instead of windows: time comes first while they are merged
+        whole = merge(found.movedim(3, 1), starts, length, fade=overlap > 0).movedim(0, 2)
+        if lens is None:
+            lens = Lens.of_size(*size)
+            notes.append(f"no camera given: taken to have a focal length of {float(lens.focal[0]):.0f} pixels; depth scales with it")
+        confidence = torch.from_numpy((~filled).astype(np.float32))
+        roots = solve_root(whole[-1], pixels, lens, confidence) if root is None else root.expand(whole.shape[1], -1, -1)
+        aggregate = "mean" if aggregate == "auto" else aggregate
+        poses = AGGREGATES[aggregate](whole[-1], roots, pixels, lens, confidence, self.config.skeleton)
+        path = solve_root(poses[None], pixels, lens, confidence)[0] if root is None else root
+        spread = whole[-1].var(0, correction=0).sum(-1).sqrt()
+        return Lifted(whole, poses, path, spread, aggregate, torch.from_numpy(filled), tuple(notes))
+
+    def _points(self, keypoints: Tensor | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(F, J, 2) pixels without gaps, and which were filled in (F, J)."""
+        array = np.asarray(keypoints.detach().cpu() if isinstance(keypoints, Tensor) else keypoints, dtype=np.float64)
+        layout = self.config.skeleton
+        if array.ndim != 3 or array.shape[1] != len(layout.joints) or array.shape[2] not in (2, 3) or not len(array):
+            raise InputError(
+                f"keypoints of shape {array.shape}, expected (frames, {len(layout.joints)}, 2 or 3) in the order of {layout.name}; "
+                "convert other layouts by dposer.lifting.inputs.to_layout"
+            )
+        if array.shape[2] == 2:
+            array = np.concatenate((array, np.isfinite(array).all(-1, keepdims=True)), -1)
+        return fill_gaps(array, layout)

@@ -1,0 +1,46 @@
+"""Noise that belongs to a window and a hypothesis, so that no result depends on what is computed together."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dposer.randomness import keyed_generator
+
+
+@dataclass(frozen=True)
+class Noise:
+    """The streams of B windows.
+
+    Args:
+        keys: one a window; those that differ give independent streams.
+    """
+
+    keys: tuple[str, ...]
+
+    @classmethod
+    def of(cls, seed: int, clip: str, starts: Sequence[int] | Tensor) -> "Noise":
+        """For windows of a clip, by their first frames."""
+        return cls(tuple(repr((seed, clip, int(start))) for start in starts))
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def __getitem__(self, rows: slice) -> "Noise":
+        return Noise(self.keys[rows])
+
+    def streams(self, pairs: Sequence[tuple[int, int]]) -> "NoiseStreams":
+        """Of (window, hypothesis) pairs."""
+        return NoiseStreams([keyed_generator("cpu", self.keys[window], hypothesis) for window, hypothesis in pairs])
+
+
+@dataclass(frozen=True)
+class NoiseStreams:
+    """One a row of the arrays it is asked to fill."""
+
+    generators: list[torch.Generator]
+
+    def __call__(self, like: Tensor) -> Tensor:
+        """z ~ N(0, I) like (rows, ...), drawn on the CPU: the same on every device."""
+        return torch.stack([torch.randn(like.shape[1:], generator=generator) for generator in self.generators]).to(like)

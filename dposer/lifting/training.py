@@ -1,0 +1,302 @@
+"""Training of lifting models on windows of clips.
+
+Every random draw is a function of (seed, step, rank), so that a run stopped at any moment and resumed from its last snapshot ends in the
+same bits as one that was never stopped.
+"""
+
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dposer.data.lifting_clip import LiftingClip
+from dposer.errors import InputError
+from dposer.files import load_tensors, save_tensors
+from dposer.lifting.checkpoint import LiftingCheckpoint
+from dposer.lifting.config import LiftingConfig, OptimConfig
+from dposer.lifting.inputs import fill_gaps
+from dposer.lifting.model import LiftingModel, build_model
+from dposer.lifting.noise import Noise
+from dposer.lifting.windows import clip_starts, flip, gather, screen, train_starts
+from dposer.metrics.poses import mpjpe
+from dposer.prior.training import Ema, World, average_gradients
+from dposer.randomness import keyed_generator
+
+logger = logging.getLogger(__name__)
+
+SNAPSHOT = "snapshot.pt"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """What a network sees of a clip and what it should say, F frames."""
+
+    keypoints: Tensor
+    """(F, J, 2) in screen units, gaps filled."""
+    pose: Tensor
+    """(F, J, 3) metres, relative to the root, which is zero."""
+
+    @classmethod
+    def of(cls, clip: LiftingClip) -> "Pair":
+        """Raises :class:`InputError` for a clip without 3D joints."""
+        if clip.joints is None:
+            raise InputError(f"{clip.name}: no 3D joints, which training needs; leave this subject out")
+        pose = clip.joints - clip.joints[:, clip.root : clip.root + 1]
+        return cls(screen_keypoints(clip), torch.from_numpy(np.ascontiguousarray(pose, dtype=np.float32)))
+
+
+def screen_keypoints(clip: LiftingClip) -> Tensor:
+    """(F, J, 2) in screen units; missing ones filled in."""
+    seen = clip.keypoints[..., 2] > 0
+    filled = clip.keypoints[..., :2] if bool(seen.all()) else fill_gaps(clip.keypoints, clip.layout)[0]
+    return screen(torch.from_numpy(np.ascontiguousarray(filled, dtype=np.float32)), clip.size)
+
+
+class WindowSet:
+    """All windows of the training clips, from one copy of their frames."""
+
+    def __init__(self, clips: Sequence[LiftingClip], config: LiftingConfig, device: torch.device) -> None:
+        pairs = [Pair.of(clip) for clip in clips]
+        if not pairs:
+            raise InputError("training set: no clip, expected some; check the subjects and actions")
+        self.keypoints = torch.cat([pair.keypoints for pair in pairs]).to(device)
+        self.poses = torch.cat([pair.pose for pair in pairs]).to(device)
+        self.frames, self.random_start, self.layout = config.network.frames, config.optim.random_start, config.skeleton
+        lengths = torch.tensor([len(pair.pose) for pair in pairs])
+        starts = [train_starts(int(length), self.frames) for length in lengths]
+        clip = torch.repeat_interleave(torch.arange(len(pairs)), torch.tensor([len(some) for some in starts]))
+        self._first = (lengths.cumsum(0) - lengths)[clip]
+        self._length, self._start = lengths[clip], torch.cat(starts)
+        self.flips = config.optim.flip
+
+    def __len__(self) -> int:
+        return len(self._start) * (1 + self.flips)
+
+    def windows(self, numbers: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Keypoints and poses of some windows; the second half of all windows are the mirrored ones."""
+        mirrored, rows = numbers >= len(self._start), numbers % len(self._start)
+        first, length, start = self._first[rows], self._length[rows], self._start[rows]
+        if self.random_start:
+            room = (length - self.frames).clamp(min=0)
+            drawn = (torch.rand(len(rows), generator=generator) * (room + 1)).long().clamp(max=room)
+            start = torch.where(length > self.frames, drawn, start)
+        index = (start[:, None] + torch.arange(self.frames)).clamp(min=0).minimum(length[:, None] - 1) + first[:, None]
+        index, side = index.to(self.poses.device), mirrored.to(self.poses.device)[:, None, None, None]
+        keypoints, poses = self.keypoints[index], self.poses[index]
+        if not self.flips:
+            return keypoints, poses
+        return torch.where(side, flip(keypoints, self.layout), keypoints), torch.where(side, flip(poses, self.layout), poses)
+
+
+class Trainer:
+    """Trains the method of a recipe and writes resumable snapshots.
+
+    Args:
+        config: the recipe.
+        clips: with 3D joints.
+        folder: where snapshots go.
+        snapshot_steps: between snapshots; one is also written after each epoch.
+    """
+
+    def __init__(
+        self,
+        config: LiftingConfig,
+        clips: Sequence[LiftingClip],
+        folder: Path,
+        device: torch.device | str = "cpu",
+        snapshot_steps: int = 500,
+    ) -> None:
+        self.config, self.folder, self.device, self.world = config, folder, torch.device(device), World.current()
+        self.snapshot_steps = snapshot_steps
+        if config.optim.batch % self.world.size:
+            raise InputError(f"optim.batch = {config.optim.batch}, expected a multiple of the {self.world.size} processes")
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+            self.model = build_model(config).to(self.device)
+        self.data = WindowSet(clips, config, self.device)
+        self.parameters = list(self.model.parameters())
+        self.ema = Ema(self.parameters, config.optim.ema) if config.optim.ema else None
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, lr=config.optim.lr, weight_decay=config.optim.weight_decay, fused=self.device.type in ("cpu", "cuda")
+        )
+        self.step, self.best = 0, math.inf
+        self._order: tuple[int, Tensor] = (-1, torch.empty(0, dtype=torch.long))
+
+    def start_from(self, checkpoint: LiftingCheckpoint) -> None:
+        """Begin with trained weights.
+
+        Raises:
+            InputError: they are of another method or size.
+        """
+        if (theirs := (checkpoint.config.method, checkpoint.config.network)) != (mine := (self.config.method, self.config.network)):
+            raise InputError(f"the weights to start from are of {theirs}, the recipe says {mine}; give its method and network")
+        self.model.load_state_dict(checkpoint.weights)
+        if self.ema is not None:
+            torch._foreach_copy_(self.ema.shadow, [parameter.detach() for parameter in self.parameters])
+
+    @property
+    def epoch_steps(self) -> int:
+        """Steps of an epoch; its last batch may be short."""
+        return -(-(self.config.optim.epoch_windows or len(self.data)) // self.config.optim.batch)
+
+    @property
+    def epoch(self) -> int:
+        """Epochs done."""
+        return self.step // self.epoch_steps
+
+    @property
+    def done(self) -> bool:
+        return self.epoch >= self.config.optim.epochs
+
+    def run(self) -> Iterator[tuple[int, dict[str, float]]]:
+        """The rest of the epoch, yielding (step, losses) of each batch.
+
+        Raises:
+            FloatingPointError: the loss is no longer finite; the last snapshot is from before that.
+        """
+        self.model.train()
+        stop = (self.epoch + 1) * self.epoch_steps
+        while self.step < stop:
+            losses = self._advance()
+            if not math.isfinite(losses["loss"]):
+                raise FloatingPointError(f"the loss became {losses['loss']} at step {self.step}; resume with a lower optim.lr")
+            yield self.step, losses
+            if self.step % self.snapshot_steps == 0 and self.step < stop:
+                self.save()
+
+    def _advance(self) -> dict[str, float]:
+        optim = self.config.optim
+        rate = learning_rate(self.step, self.epoch_steps, optim)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        generator = keyed_generator("cpu", self.config.seed, self.step, self.world.rank)
+        keypoints, poses = self.data.windows(self._batch(), generator)
+        _seed(self.device, self.config.seed, self.step, self.world.rank)  # stochastic depth draws from the default generator
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=optim.amp and self.device.type == "cuda"):
+            losses = self.model.loss(keypoints, poses, generator if self.device.type == "cpu" else None)
+        self.optimizer.zero_grad()
+        losses["loss"].backward()
+        if self.world.size > 1:
+            average_gradients(self.parameters, self.world.size)
+        if optim.clip:
+            nn.utils.clip_grad_norm_(self.parameters, optim.clip, foreach=True)
+        self.optimizer.step()
+        if self.ema is not None:
+            self.ema.next_decay()
+            self.ema.update()
+        self.step += 1
+        return {name: float(value.detach()) for name, value in losses.items()}
+
+    def _batch(self) -> Tensor:
+        """Numbers of this process's windows of the current step."""
+        epoch, place = divmod(self.step, self.epoch_steps)
+        if self._order[0] != epoch:
+            order = torch.randperm(len(self.data), generator=keyed_generator("cpu", self.config.seed, "epoch", epoch))
+            self._order = (epoch, order[: self.config.optim.epoch_windows or None])
+        some = self._order[1][place * self.config.optim.batch : (place + 1) * self.config.optim.batch]
+        rest = -len(some) % self.world.size  # of a short last batch every process still gets as many
+        return torch.cat((some, self._order[1][:rest]))[self.world.rank :: self.world.size]
+
+    def trained(self) -> LiftingModel:
+        """A copy in evaluation mode, with the averaged weights if there are any."""
+        return self.checkpoint().model(self.device)
+
+    def checkpoint(self, provenance: dict[str, Any] | None = None) -> LiftingCheckpoint:
+        """The current weights, averaged if they are, on the CPU."""
+        weights = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+        if self.ema is not None:
+            names = [name for name, _ in self.model.named_parameters()]
+            weights |= {name: tensor.cpu().clone() for name, tensor in zip(names, self.ema.shadow, strict=True)}
+        return LiftingCheckpoint(self.config, weights, provenance or {})
+
+    def save(self) -> None:
+        """Write the resumable snapshot (rank 0), whole or not at all."""
+        if self.world.rank:
+            return
+        state = {
+            "step": self.step,
+            "best": self.best,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "config": self.config.to_dict(),
+            "data": self._fingerprint(),
+        }
+        if self.ema is not None:
+            state |= {"ema": self.ema.shadow, "ema_updates": self.ema.updates}
+        save_tensors(self.folder / SNAPSHOT, state)
+
+    def resume(self) -> bool:
+        """Continue from the folder's snapshot if there is one.
+
+        Raises:
+            InputError: it belongs to another recipe or another training set.
+        """
+        path = self.folder / SNAPSHOT
+        if not path.is_file():
+            return False
+        state: dict[str, Any] = load_tensors(path, "a training snapshot")
+        if changed := _changes(state["config"], self.config.to_dict()):
+            raise InputError(f"{path}: belongs to another recipe ({'; '.join(changed)}); use the same one or a new --name")
+        if state["data"] != self._fingerprint():
+            raise InputError(f"{path}: belongs to another training set; give the same data, subjects and actions, or a new --name")
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.ema is not None:
+            torch._foreach_copy_(self.ema.shadow, [tensor.to(self.device) for tensor in state["ema"]])
+            self.ema.updates = state["ema_updates"]
+        self.step, self.best = state["step"], state["best"]
+        logger.info("resumed at step %d from %s", self.step, path)
+        return True
+
+    def _fingerprint(self) -> list[float]:
+        double = self.data.poses.double()
+        return [float(len(double)), round(float(double.sum()), 2), round(float(self.data.keypoints.double().sum()), 2)]
+
+
+def learning_rate(step: int, epoch_steps: int, config: OptimConfig) -> float:
+    """lr · decay^epoch, or lr · ½ (1 + cos(π step / steps)); with a linear warm-up."""
+    rate = config.lr * (min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0)
+    if config.schedule == "cosine":
+        return rate * 0.5 * (1 + math.cos(math.pi * min(1.0, step / (config.epochs * epoch_steps))))
+    return rate * config.decay ** (step // epoch_steps)
+
+
+def validation_error(model: LiftingModel, clips: Sequence[LiftingClip], every: int = 1, max_batch: int = 64) -> float:
+    """MPJPE in metres with H = K = 1, over every ``every``-th window of the clips, each window alike."""
+    frames, total, count = model.config.network.frames, 0.0, 0
+    device = next(model.parameters()).device
+    for number, clip in enumerate(clips):
+        pair = Pair.of(clip)
+        starts = clip_starts(len(clip), frames)[number % every :: every]
+        if not len(starts):
+            continue
+        keypoints = gather(pair.keypoints, starts, frames).to(device)
+        poses = model.predict(keypoints, noise=Noise.of(0, clip.name, starts), max_batch=max_batch)[:, -1, 0].cpu()
+        total += float(mpjpe(poses, gather(pair.pose, starts, frames)).mean(1).sum())
+        count += len(starts)
+    if not count:
+        raise InputError("validation set: no clip, expected some; check its subjects")
+    return total / count
+
+
+def _changes(theirs: dict[str, Any], mine: dict[str, Any], prefix: str = "") -> list[str]:
+    """Keys whose values differ; the number of epochs may grow."""
+    changes: list[str] = []
+    for key, value in mine.items():
+        other = theirs.get(key)
+        if isinstance(value, dict) and isinstance(other, dict):
+            changes += _changes(other, value, f"{prefix}{key}.")
+        elif other != value and key != "epochs":
+            changes.append(f"{prefix}{key} was {other!r}, is {value!r}")
+    return changes
+
+
+def _seed(device: torch.device, *key: int) -> None:
+    generator = torch.default_generator if device.type == "cpu" else torch.cuda.default_generators[device.index or 0]
+    generator.manual_seed(keyed_generator("cpu", "default", *key).initial_seed())

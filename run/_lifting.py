@@ -1,0 +1,42 @@
+"""What the lifting commands share: the data sets by their names."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from dposer.data.h36m import read_h36m, splits
+from dposer.data.lifting_clip import LiftingClip
+from dposer.data.mpi_inf_3dhp import read_3dhp_test, read_3dhp_train
+from dposer.errors import InputError
+from dposer.lifting.config import LiftingConfig
+
+Dataset = Literal["h36m", "3dhp", "open"]
+KEYPOINTS = {"h36m": "cpn_ft_h36m_dbb", "open": "noisy"}
+_SPLITS_3DHP = {
+    "train": tuple(f"S{i}" for i in range(1, 8)), "valid": ("S8",), "test": tuple(f"TS{i}" for i in range(1, 7)),
+}  # fmt: skip
+
+
+def subjects_of(dataset: Dataset, folder: Path, split: str) -> tuple[str, ...]:
+    """Of the train, valid or test split."""
+    return _SPLITS_3DHP[split] if dataset == "3dhp" else splits(folder, dataset)[split]
+
+
+def read_clips(
+    dataset: Dataset, folder: Path, keypoints: str, subjects: Sequence[str], actions: str, stride: int, config: LiftingConfig
+) -> list[LiftingClip]:
+    """Clips of the named subjects, in the layout of the model.
+
+    Raises:
+        InputError: files missing or broken, or of another layout than the model's.
+    """
+    if dataset == "3dhp" and all(subject.startswith("TS") for subject in subjects):
+        clips = read_3dhp_test(folder, sequences=subjects)
+    elif dataset == "3dhp":
+        clips = read_3dhp_train(folder, subjects=subjects)
+    else:
+        clips = read_h36m(folder, keypoints or KEYPOINTS[dataset], dataset, subjects, actions, stride)
+    for clip in clips:
+        if clip.layout.name != config.layout:
+            raise InputError(f"--dataset {dataset}: its joints are {clip.layout.name}, the model's {config.layout}; choose --config.layout")
+    return clips

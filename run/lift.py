@@ -1,0 +1,468 @@
+"""Lift the 2D keypoints of a clip to 3D: several hypotheses of every pose, and one made of them.
+
+    python -m run.lift                                                       # the shipped example, beside its truth
+    python -m run.lift --input keypoints.json --output out                   # OpenPose, COCO, AlphaPose, MMPose, MediaPipe, ...
+    python -m run.lift --input walk_keypoints --video walk.mp4 --focal 1200  # a folder with a file a frame, drawn over its video
+    python -m run.lift --video walk.mp4                                      # keypoints are detected (extra: detect)
+    python -m run.lift --method d3dp -n 5 --sampling-timesteps 5 --aggregate joint
+    python -m run.lift --input clip.npz --layout h36m17 --smplx              # and a SMPL-X body fitted to it
+
+Read are the formats of dposer/data/keypoints.py, and arrays: .npy or .npz ("keypoints", optionally "fps", "image_size" and "layout") of
+shape (F, K, 2 or 3), pixels and confidence. Written are, after the name of the input:
+
+    _lifted.npz       hypotheses (H, F, J, 3), poses (F, J, 3) made of them, both in metres relative to the pelvis, in the camera's axes
+                      (x right, y down, z away); root (F, 3), where the pelvis is; spread (F, J) metres; keypoints (F, J, 3) as lifted and
+                      filled (F, J), which of them were missing; joint_names, parents, frames, fps, image_size, focal, centre, method,
+                      aggregate, seed
+    .mp4              the keypoints beside the hypotheses in space, seen from the camera and from the side; _sheet.png at a glance
+    _spread.png       how far hypotheses are apart; _hypotheses.png all of them in one frame
+    _smplx.npz        the body in motion, z up, as in AMASS (--smplx)
+    .json             every figure and assumption
+"""
+
+import itertools
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import roma
+import torch
+import tyro
+
+from dposer import __version__
+from dposer.assets import asset
+from dposer.body import BodyModel
+from dposer.body.points import BodyPoints, Skeleton
+from dposer.body.skeleton import Layout
+from dposer.data.amass import write_amass
+from dposer.data.intrinsics import read_intrinsics
+from dposer.data.keypoints import ImageSize
+from dposer.data.points import read_points
+from dposer.data.video import Video, open_video
+from dposer.errors import InputError
+from dposer.files import existing_file, finite, load_npz, save_json, save_npz
+from dposer.geometry.lens import Lens
+from dposer.lifting import Lifted, Lifter
+from dposer.lifting.config import Method
+from dposer.lifting.hypotheses import joint_agg, joint_best, pose_best, solve_root
+from dposer.lifting.inputs import resample_keypoints, resample_rate, to_layout
+from dposer.metrics.poses import mpjpe, pa_mpjpe
+from dposer.solvers.motion_fitting import fit_motion
+from dposer.viz import contact_sheet, save_image
+from dposer.viz.lifting import LiftingFilm, draw_hypotheses, plot_spread, save_film
+from run._cli import cli, load_prior, pick_device, progress_bar, step_bar, table, writable_folder
+from run._keypoints import LAYOUTS, detect_person, guessed_size, read_person
+from run._report import machine
+
+_FPS = 30.0
+_SAME_RATE = 0.02
+"""Rates that differ by less than this share are taken for one."""
+_SHOWN = 50
+"""Hypotheses in a film."""
+_SHEET = 8
+"""Frames on a sheet."""
+_TALL = (0.3, 3.5)
+"""Metres that a person may span."""
+
+
+@dataclass
+class Args:
+    input: Path | None = None
+    """2D keypoints: a file, or a folder with a file for each frame; default: examples/walk_keypoints, or detected in --video."""
+    video: Path | None = None
+    """The video they were found in, to draw them on; it also tells frame rate and picture size."""
+    method: Method = "ddhpose"
+    """Whose shipped weights to use."""
+    checkpoint: Path | None = None
+    """Weights in place of those (.safetensors of this library)."""
+    layout: str = "auto"
+    """What the keypoints are: openpose25, coco17, blazepose33, halpe26, h36m17, ...; auto goes by their number and the bones' lengths."""
+    person: int | None = None
+    """Whom to follow if there are several, numbered by when they appear and from left to right; default: who is seen most."""
+    image_size: tuple[int, int] | None = None
+    """Width and height of the pictures; default: of the video, or as the file says, else guessed."""
+    focal: float | None = None
+    """Focal length in pixels; default: the diagonal of the picture, by which depth scales."""
+    intrinsics: Path | None = None
+    """File with the camera's matrix K (.txt, .npy, .npz, .json, .yaml)."""
+    fps: float | None = None
+    """Frames per second; default: as the video or the file says, else 30."""
+    max_frames: int | None = None
+    """Only so many frames from the first."""
+    num_proposals: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 20
+    """Hypotheses H."""
+    sampling_timesteps: int = 10
+    """Steps K of the sampler."""
+    aggregate: Literal["auto", "mean", "median", "joint", "limb", "soft"] = "auto"
+    """How hypotheses become one pose: their mean, geometric median, or by reprojection joint by joint (JPMA), limb by limb, softly."""
+    overlap: int = 0
+    """Frames by which windows overlap and are blended; 0: as published."""
+    max_batch: Annotated[int, tyro.conf.arg(aliases=["-b"])] = 256
+    """Sequences that the network sees at once; less takes less memory."""
+    render_truth: Path | None = None
+    """The true 3D joints, to draw and to measure by: .npz/.npy (F, J, 3), metres before the camera, or a SMPL-X motion there."""
+    smplx: bool = False
+    """Also fit a SMPL-X body to the result."""
+    output: Path = Path("./output/lift")
+    """Folder for the results."""
+    format: Literal["mp4", "webp", "gif"] = "mp4"
+    """Of the film."""
+    draw: bool = True
+    """--no-draw leaves film and pictures out."""
+    turn: float = 0.0
+    """Degrees a second by which the views of the film go round the person."""
+    seed: int = 0
+    """Same seed, same device, same result."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, ..."""
+
+
+def main(args: Args) -> None:
+    """Read, lift, tell, write."""
+    _check(args)
+    device = pick_device(args.device)
+    clip = read_clip(args)
+    lifter = Lifter.from_pretrained(args.checkpoint or args.method, device)
+    result = lift(args, clip, lifter)
+    print("\n".join([f"{clip.path}: {len(clip.keypoints)} frames of {clip.layout.name}", *clip.notes, *result.lifted.notes]))
+    report = result.report()
+    _tell(report)
+    _write(result, report)
+
+
+def _check(args: Args) -> None:
+    bounds = {
+        "focal": (1, 1e6), "fps": (1e-3, 1e4), "max_frames": (1, 1e8), "num_proposals": (1, 1e4), "sampling_timesteps": (1, 1000),
+        "overlap": (0, 1e4), "max_batch": (1, 1e6), "person": (0, 1e6), "turn": (-3600, 3600),
+    }  # fmt: skip
+    for name, (least, most) in bounds.items():
+        value = getattr(args, name)
+        if value is not None and not least <= value <= most:
+            raise InputError(f"--{name.replace('_', '-')} {value}, expected {least:g} to {most:g}")
+    if args.layout != "auto" and args.layout not in LAYOUTS:
+        raise InputError(f"--layout {args.layout}: not one that can be lifted, expected auto, {', '.join(LAYOUTS)}")
+    if args.image_size is not None and not 8 <= min(args.image_size) <= max(args.image_size) <= 1e5:
+        raise InputError(f"--image-size {args.image_size[0]} {args.image_size[1]}, expected width and height in pixels, 8 to 100000")
+    if args.focal is not None and args.intrinsics is not None:
+        raise InputError("--focal and --intrinsics: found two sources of the focal length, expected one")
+    if args.checkpoint is not None:
+        existing_file(args.checkpoint, "weights of a lifting method (.safetensors)")
+    writable_folder(args.output)
+
+
+# ---- what there is -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One person over time, and what is known of the camera."""
+
+    path: Path
+    keypoints: np.ndarray
+    """(F, K, 3) pixels and confidence, 0 where missing."""
+    layout: Layout
+    frames: range
+    """Of the video."""
+    size: ImageSize
+    fps: float
+    lens: Lens | None
+    video: Video | None
+    truth: Path | None
+    notes: list[str]
+    """What was assumed."""
+
+    @property
+    def name(self) -> str:
+        """Of the files that come of it."""
+        return self.path.stem.removesuffix("_keypoints")
+
+    def pictures(self) -> Iterator[np.ndarray]:
+        return iter(()) if self.video is None else itertools.islice(iter(self.video), self.frames.start, self.frames.stop)
+
+
+def read_clip(args: Args) -> Clip:
+    """Read the keypoints of one person and find out about the camera."""
+    path, video_path, focal, truth = args.input, args.video, args.focal, args.render_truth
+    if path is None and video_path is None:
+        path, video_path, example = (asset("examples", f"walk{end}") for end in ("_keypoints", ".mp4", "_truth.npz"))
+        truth = truth or example
+        if args.intrinsics is None:
+            focal = focal or float(load_npz(example, "the example's truth", ("focal",), ())["focal"][0])
+    video = open_video(video_path) if video_path is not None else None
+    size = args.image_size or (video.size if video else None)
+    if path is not None:
+        person = read_person(path, args.layout, size, args.person)
+    else:
+        assert video is not None
+        path, person = video.path, detect_person(video, args.person)
+    notes, keypoints = list(person.notes), person.keypoints[: args.max_frames]
+    size = size or person.size
+    if size is None:
+        size = guessed_size(person.keypoints)
+        notes.append(f"nothing tells the size of the pictures: {size[0]} x {size[1]} assumed. Give --image-size or --video if not.")
+    fps = args.fps or (video.fps if video else None) or person.fps
+    if fps is None:
+        fps = _FPS
+        notes.append(f"nothing tells the frame rate: {fps:g} frames per second assumed. Give --fps if not.")
+    if missing := int((~(keypoints[..., 2] > 0).any(1)).sum()):
+        notes.append(f"nobody is found in {missing} of {len(keypoints)} frames, which are interpolated.")
+    lens = None if focal is None else Lens.of_size(*size, focal)
+    if args.intrinsics is not None:
+        lens = Lens.of(*read_intrinsics(args.intrinsics, size))
+    frames = range(person.first, person.first + len(keypoints))
+    return Clip(path, keypoints, person.layout, frames, size, fps, lens, video, truth, notes)
+
+
+# ---- what comes of it --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Result:
+    """What was lifted, at the rate of the clip."""
+
+    args: Args
+    clip: Clip
+    lifter: Lifter
+    lifted: Lifted
+    """At the rate of the model."""
+    keypoints: np.ndarray
+    """(F, J, 3) in the layout of the model."""
+    seconds: float
+
+    @property
+    def layout(self) -> Layout:
+        return self.lifter.config.skeleton
+
+    @property
+    def lens(self) -> Lens:
+        return self.clip.lens or Lens.of_size(*self.clip.size)
+
+    def _back(self, values: torch.Tensor) -> torch.Tensor:
+        """From the rate of the model to that of the clip, frames first."""
+        if len(values) == len(self.keypoints) and not _resampled(self.clip.fps, self.lifter.config.fps):
+            return values
+        return torch.from_numpy(resample_rate(values.numpy(), self.lifter.config.fps, self.clip.fps, len(self.keypoints)))
+
+    @cached_property
+    def hypotheses(self) -> torch.Tensor:
+        """(H, F, J, 3) of the last step."""
+        return self._back(self.lifted.hypotheses[-1].movedim(1, 0)).movedim(0, 1).contiguous()
+
+    @cached_property
+    def poses(self) -> torch.Tensor:
+        """(F, J, 3)."""
+        return self._back(self.lifted.poses)
+
+    @cached_property
+    def root(self) -> torch.Tensor:
+        """(F, 3)."""
+        return self._back(self.lifted.root)
+
+    @cached_property
+    def spread(self) -> torch.Tensor:
+        """(F, J)."""
+        return self._back(self.lifted.spread)
+
+    @cached_property
+    def truth(self) -> torch.Tensor | None:
+        """(F, J, 3) relative to the root."""
+        if self.clip.truth is None:
+            return None
+        joints = _read_truth(self.clip.truth, self.layout, self.clip.frames)
+        return joints - joints[:, [self.layout.joints.index("pelvis")]]
+
+    @cached_property
+    def pixels(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Keypoints (F, J, 2) and confidence (F, J)."""
+        points = torch.as_tensor(self.keypoints, dtype=torch.float32)
+        return points[..., :2], points[..., 2]
+
+    @cached_property
+    def by_joint(self) -> torch.Tensor:
+        """(F, J, 3): each joint of the hypothesis that projects nearest to its keypoint."""
+        points, confidence = self.pixels
+        return joint_agg(self.hypotheses, solve_root(self.hypotheses, points, self.lens, confidence), points, self.lens, confidence)
+
+    # ---- figures
+
+    def report(self) -> dict[str, Any]:
+        """Every figure and assumption."""
+        clip, config, points = self.clip, self.lifter.config, self.pixels
+        missed = torch.linalg.vector_norm(self.lens.project(self.poses + self.root[:, None]) - points[0], dim=-1)[points[1] > 0]
+        frames = self.lifted.poses.shape[0]
+        return {
+            "input": str(clip.path), "method": config.method, "weights": str(self.args.checkpoint or self.args.method),
+            "frames": len(self.keypoints), "first_frame": clip.frames.start, "fps": clip.fps, "model_fps": config.fps,
+            "layout": clip.layout.name, "image_size": list(clip.size),
+            "focal": [round(value, 3) for value in self.lens.focal.tolist()], "focal_known": clip.lens is not None,
+            "window": config.network.frames, "windows": -(-frames // config.network.frames),
+            "hypotheses": len(self.hypotheses), "steps": len(self.lifted.hypotheses), "aggregate": self.lifted.aggregate,
+            "seconds": round(self.seconds, 3), "missing_keypoints": round(float((self.keypoints[..., 2] <= 0).mean()), 4),
+            "spread_mm": _mm(self.spread.mean()), "reprojection_px": round(float(missed.mean()), 3) if len(missed) else None,
+            "joints": {name: _mm(value) for name, value in zip(self.layout.joints, self.spread.mean(0), strict=True)},
+            "errors_mm": self._errors(), "notes": [*clip.notes, *self.lifted.notes],
+            "flags": {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self.args).items()},
+            "library": __version__, "machine": machine(self.lifter.device),
+        }  # fmt: skip
+
+    def _errors(self) -> dict[str, dict[str, float]]:
+        """MPJPE and PA-MPJPE against the truth, if there is one."""
+        if self.truth is None:
+            return {}
+        h, truth = self.hypotheses, self.truth
+        poses = {"one hypothesis": h[0]}
+        if len(h) > 1:
+            poses |= {f"aggregate ({self.lifted.aggregate})": self.poses, "joints by reprojection": self.by_joint}
+            poses |= {"best pose": pose_best(h, truth), "best joints": joint_best(h, truth)}
+        return {name: {"mpjpe": _mm(mpjpe(p, truth).mean()), "pa_mpjpe": _mm(pa_mpjpe(p, truth).mean())} for name, p in poses.items()}
+
+    # ---- files
+
+    def save_npz(self, path: Path) -> str:
+        arrays = {"hypotheses": self.hypotheses, "poses": self.poses, "root": self.root, "spread": self.spread}
+        known: dict[str, Any] = {
+            "keypoints": self.keypoints.astype(np.float32), "filled": self.keypoints[..., 2] <= 0, "joint_names": self.layout.joints,
+            "parents": self.layout.parents, "frames": np.array(self.clip.frames), "fps": self.clip.fps, "image_size": self.clip.size,
+            "focal": self.lens.focal.numpy(), "centre": self.lens.centre.numpy(), "method": self.lifter.config.method,
+            "aggregate": self.lifted.aggregate, "seed": self.args.seed,
+        }  # fmt: skip
+        save_npz(path, {name: value.numpy().astype(np.float32) for name, value in arrays.items()} | known)
+        return "hypotheses, poses, where they are and how sure (see --help)"
+
+    def save_film(self, path: Path) -> str:
+        film = LiftingFilm(
+            self.clip.keypoints, self.clip.layout, self.clip.size, self.poses.numpy(), self.layout,
+            hypotheses=self.hypotheses[:_SHOWN].numpy(),
+            truth=None if self.truth is None else self.truth.numpy(), root=self.root.numpy(), fps=self.clip.fps,
+            pictures=self.clip.pictures(), turn=self.args.turn, captions=self._captions(),
+        )  # fmt: skip
+        chosen = np.unique(np.linspace(0, len(film) - 1, _SHEET).round().astype(int)).tolist()
+        kept = []
+
+        def frames() -> Iterator[np.ndarray]:
+            for number, image in enumerate(progress_bar(film, "drawing", len(film))):
+                if number in chosen:
+                    kept.append(image)
+                yield image
+
+        save_film(path, frames(), self.clip.fps)
+        times = [f"{number / self.clip.fps:.2f} s" for number in chosen]
+        save_image(path.with_name(f"{path.stem}_sheet.png"), contact_sheet(kept, times, columns=2))
+        return f"keypoints beside the hypotheses in space; {path.stem}_sheet.png at a glance"
+
+    def _captions(self) -> tuple[str, ...]:
+        count = len(self.hypotheses)
+        what = f"{count} hypotheses, {self.lifted.aggregate} bold" if count > 1 else self.lifter.config.method
+        return "keypoints", f"{what}, seen by the camera", "from the side" + (" (black: truth)" if self.truth is not None else "")
+
+    def save_spread(self, path: Path) -> str:
+        save_image(path, plot_spread(self.spread.numpy(), self.layout.joints, self.clip.fps))
+        return "how far hypotheses are apart, over time and by joint"
+
+    def save_hypotheses(self, path: Path) -> str:
+        frame = int(self.spread.mean(1).argmax())
+        truth = None if self.truth is None else self.truth[frame].numpy()
+        h, mean, joint = self.hypotheses[:, frame].numpy(), self.hypotheses[:, frame].mean(0).numpy(), self.by_joint[frame].numpy()
+        save_image(path, draw_hypotheses(h, self.layout, mean=mean, joint=joint, truth=truth, azimuth=30))
+        return f"frame {frame}, where they are farthest apart; green: mean, red: by reprojection{'' if truth is None else ', blue: truth'}"
+
+    def save_smplx(self, path: Path) -> str:
+        """Fitted in a world with z up whose ground the feet touch."""
+        points = (self.poses + self.root[:, None])[..., [0, 2, 1]] * torch.tensor([1.0, 1.0, -1.0])
+        points[..., 2] -= points[..., 2].min()
+        device = self.lifter.device
+        fit = fit_motion(
+            load_prior(None, None, device), points.to(device), self.layout, fps=self.clip.fps,
+            generator=torch.Generator(device).manual_seed(self.args.seed), progress=step_bar("fitting"),
+        )  # fmt: skip
+        write_amass(path, fit.amass(self.clip.fps), mocap_framerate=np.array(self.clip.fps))
+        return f"a SMPL-X body in motion, as in AMASS; {_mm(fit.residuals.nanmean()):.0f} mm from the poses"
+
+
+def lift(args: Args, clip: Clip, lifter: Lifter) -> Result:
+    """The library's call, at the rate of the model."""
+    config = lifter.config
+    keypoints = points = to_layout(clip.keypoints, clip.layout, config.skeleton)
+    if _resampled(clip.fps, config.fps):
+        clip.notes.append(f"resampled from {clip.fps:g} to the model's {config.fps:g} frames per second, and back.")
+        points = resample_keypoints(keypoints, config.skeleton, clip.fps, config.fps)
+    began = time.perf_counter()
+    lifted = lifter(
+        points, clip.size, clip.lens, hypotheses=args.num_proposals, steps=args.sampling_timesteps, aggregate=args.aggregate,
+        overlap=args.overlap, max_batch=args.max_batch, seed=args.seed, name=clip.name, progress=step_bar("lifting"),
+    )  # fmt: skip
+    return Result(args, clip, lifter, lifted, keypoints, time.perf_counter() - began)
+
+
+def _resampled(fps: float, model: float) -> bool:
+    return abs(fps / model - 1) > _SAME_RATE
+
+
+def _read_truth(path: Path, layout: Layout, frames: range) -> torch.Tensor:
+    """(F, J, 3) metres before the camera: joints, or those of a SMPL-X motion."""
+    motion = load_npz(path, "true joints", optional=("pose_body", "root_orient", "trans", "betas")) if path.suffix == ".npz" else {}
+    if {"pose_body", "root_orient", "trans"} <= motion.keys():
+        tensors = {name: torch.as_tensor(finite(array, f"{path}: {name}"), dtype=torch.float32) for name, array in motion.items()}
+        body, count = BodyModel(), len(tensors["trans"])
+        betas = tensors.get("betas", torch.zeros(1, 10))
+        posed = Skeleton(body)(
+            tensors["pose_body"],
+            roma.rotvec_to_rotmat(tensors["root_orient"]),
+            tensors["trans"],
+            betas.reshape(-1, betas.shape[-1]).expand(count, -1),
+        )
+        joints = BodyPoints.of_layout(body, layout)(posed).detach()
+    else:
+        joints = torch.as_tensor(finite(read_points(path).points, f"{path}: joints"), dtype=torch.float32)
+    if joints.shape[1] != len(layout.joints):
+        raise InputError(f"{path}: {joints.shape[1]} joints, expected the {len(layout.joints)} of {layout.name}; convert them")
+    if len(joints) != len(frames):
+        if len(joints) < frames.stop:
+            raise InputError(f"{path}: {len(joints)} frames, the keypoints go to frame {frames.stop}; give the truth of all of them")
+        joints = joints[frames.start : frames.stop]
+    tall = float((joints.amax(1) - joints.amin(1)).amax(-1).median())
+    if not _TALL[0] <= tall <= _TALL[1]:
+        raise InputError(f"{path}: the person spans {tall:.3g}, expected metres; divide millimetres by 1000")
+    return joints
+
+
+def _mm(metres: torch.Tensor) -> float:
+    return round(1000 * float(metres), 2)
+
+
+# ---- telling and writing -----------------------------------------------------------------------------------------------
+
+
+def _tell(report: dict[str, Any]) -> None:
+    """Print the figures."""
+    header = ["frames", "windows", "hypotheses", "steps", "seconds", "spread mm", "reprojection px", "missing %"]
+    numbers = [*(report[key] for key in header[:4]), f"{report['seconds']:.1f}", f"{report['spread_mm']:.1f}"]
+    error = "-" if report["reprojection_px"] is None else f"{report['reprojection_px']:.1f}"
+    print("\n" + table(header, [[*numbers, error, f"{100 * report['missing_keypoints']:.1f}"]]))
+    if report["errors_mm"]:
+        rows = [[name, f"{errors['mpjpe']:.1f}", f"{errors['pa_mpjpe']:.1f}"] for name, errors in report["errors_mm"].items()]
+        print("\n" + table(["against the truth, mm", "MPJPE", "PA-MPJPE"], rows))
+
+
+def _write(result: Result, report: dict[str, Any]) -> None:
+    """Write the files, and say so."""
+    args, name = result.args, result.clip.name
+    writers = {f"{name}_lifted.npz": result.save_npz}
+    if args.draw:
+        writers[f"{name}.{args.format}"] = result.save_film
+        if len(result.hypotheses) > 1:
+            writers |= {f"{name}_spread.png": result.save_spread, f"{name}_hypotheses.png": result.save_hypotheses}
+    if args.smplx:
+        writers[f"{name}_smplx.npz"] = result.save_smplx
+    written = [[file, write(args.output / file)] for file, write in writers.items()]
+    save_json(args.output / f"{name}.json", report)
+    written.append([f"{name}.json", "every figure and assumption"])
+    print(f"\nwritten to {args.output}:\n" + table(["file", "what"], written))
+
+
+if __name__ == "__main__":
+    cli(main)
