@@ -4,11 +4,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
+from dposer.body.skeleton import COCO_17, H36M_17
 from dposer.data.h36m import read_h36m, splits
 from dposer.data.lifting_clip import LiftingClip
 from dposer.data.mpi_inf_3dhp import read_3dhp_test, read_3dhp_train
 from dposer.errors import InputError
 from dposer.lifting.config import LiftingConfig
+from dposer.lifting.inputs import to_layout
 
 Dataset = Literal["h36m", "3dhp", "open"]
 KEYPOINTS = {"h36m": "cpn_ft_h36m_dbb", "open": "noisy"}
@@ -35,8 +39,12 @@ def read_clips(
     elif dataset == "3dhp":
         clips = read_3dhp_train(folder, subjects=subjects)
     else:
-        clips = read_h36m(folder, keypoints or KEYPOINTS[dataset], dataset, subjects, actions, stride)
+        clips = read_h36m(folder, keypoints or KEYPOINTS[dataset], dataset, subjects, actions, stride, _from_coco)
     for clip in clips:
         if clip.layout.name != config.layout:
             raise InputError(f"--dataset {dataset}: its joints are {clip.layout.name}, the model's {config.layout}; choose --config.layout")
     return clips
+
+
+def _from_coco(keypoints: np.ndarray) -> np.ndarray:
+    return to_layout(keypoints, COCO_17, H36M_17)

@@ -8,16 +8,16 @@
     python -m run.lift --input clip.npz --layout h36m17 --smplx              # and a SMPL-X body fitted to it
 
 Read are the formats of dposer/data/keypoints.py, and arrays: .npy or .npz ("keypoints", optionally "fps", "image_size" and "layout") of
-shape (F, K, 2 or 3), pixels and confidence. Written are, after the name of the input:
+shape (F, K, 2 or 3), pixels and confidence. Written are, after the name of the input and _lifted:
 
-    _lifted.npz       hypotheses (H, F, J, 3), poses (F, J, 3) made of them, both in metres relative to the pelvis, in the camera's axes
-                      (x right, y down, z away); root (F, 3), where the pelvis is; spread (F, J) metres; keypoints (F, J, 3) as lifted and
-                      filled (F, J), which of them were missing; joint_names, parents, frames, fps, image_size, focal, centre, method,
-                      aggregate, seed
-    .mp4              the keypoints beside the hypotheses in space, seen from the camera and from the side; _sheet.png at a glance
-    _spread.png       how far hypotheses are apart; _hypotheses.png all of them in one frame
-    _smplx.npz        the body in motion, z up, as in AMASS (--smplx)
-    .json             every figure and assumption
+    .npz             hypotheses (H, F, J, 3), poses (F, J, 3) made of them, both in metres relative to the pelvis, in the camera's axes
+                     (x right, y down, z away); root (F, 3), where the pelvis is; spread (F, J) metres; keypoints (F, J, 3) as lifted and
+                     filled (F, J), which of them were missing; joint_names, parents, frames, fps, image_size, focal, centre, method,
+                     aggregate, seed
+    .mp4             the keypoints beside the hypotheses in space, seen from the camera and from the side; _sheet.png at a glance
+    _spread.png      how far hypotheses are apart; _hypotheses.png all of them in one frame
+    _smplx.npz       the body in motion, z up, as in AMASS (--smplx)
+    .json            every figure and assumption
 """
 
 import itertools
@@ -50,10 +50,11 @@ from dposer.lifting import Lifted, Lifter
 from dposer.lifting.config import Method
 from dposer.lifting.hypotheses import joint_agg, joint_best, pose_best, solve_root
 from dposer.lifting.inputs import resample_keypoints, resample_rate, to_layout
-from dposer.metrics.poses import mpjpe, pa_mpjpe
+from dposer.metrics.poses import mpjpe, pa_mpjpe, root_aligned
 from dposer.solvers.motion_fitting import fit_motion
 from dposer.viz import contact_sheet, save_image
-from dposer.viz.lifting import LiftingFilm, draw_hypotheses, plot_spread, save_film
+from dposer.viz.lifting import LiftingFilm, draw_hypotheses, plot_spread
+from dposer.viz.video import save_film
 from run._cli import cli, load_prior, pick_device, progress_bar, step_bar, table, writable_folder
 from run._keypoints import LAYOUTS, detect_person, guessed_size, read_person
 from run._report import machine
@@ -95,12 +96,12 @@ class Args:
     """Only so many frames from the first."""
     num_proposals: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 20
     """Hypotheses H."""
-    sampling_timesteps: int = 10
-    """Steps K of the sampler."""
+    sampling_timesteps: int = 5
+    """Steps K of the sampler; published tables also have 10, for hypotheses that differ more."""
     aggregate: Literal["auto", "mean", "median", "joint", "limb", "soft"] = "auto"
     """How hypotheses become one pose: their mean, geometric median, or by reprojection joint by joint (JPMA), limb by limb, softly."""
-    overlap: int = 0
-    """Frames by which windows overlap and are blended; 0: as published."""
+    overlap: int | None = None
+    """Frames by which windows overlap and are blended; default: a quarter of a window; 0: none, as published."""
     max_batch: Annotated[int, tyro.conf.arg(aliases=["-b"])] = 256
     """Sequences that the network sees at once; less takes less memory."""
     render_truth: Path | None = None
@@ -177,8 +178,8 @@ class Clip:
 
     @property
     def name(self) -> str:
-        """Of the files that come of it."""
-        return self.path.stem.removesuffix("_keypoints")
+        """What the files that come of it begin with; never the name of a file that is read."""
+        return f"{self.path.stem.removesuffix('_keypoints')}_lifted"
 
     def pictures(self) -> Iterator[np.ndarray]:
         return iter(()) if self.video is None else itertools.islice(iter(self.video), self.frames.start, self.frames.stop)
@@ -214,6 +215,12 @@ def read_clip(args: Args) -> Clip:
     if args.intrinsics is not None:
         lens = Lens.of(*read_intrinsics(args.intrinsics, size))
     frames = range(person.first, person.first + len(keypoints))
+    if video is not None and video.frames is not None:
+        last = person.first + len(person.keypoints) - 1
+        if person.first > 0 and last == video.frames:  # numbered from 1
+            frames = range(frames.start - 1, frames.stop - 1)
+        elif last >= video.frames:
+            notes.append(f"keypoints go to frame {last}, {video.path.name} has {video.frames} frames: are they of this video?")
     return Clip(path, keypoints, person.layout, frames, size, fps, lens, video, truth, notes)
 
 
@@ -231,6 +238,10 @@ class Result:
     """At the rate of the model."""
     keypoints: np.ndarray
     """(F, J, 3) in the layout of the model."""
+    truth: torch.Tensor | None
+    """(F, J, 3) relative to the root."""
+    overlap: int
+    """Frames."""
     seconds: float
 
     @property
@@ -243,14 +254,14 @@ class Result:
 
     def _back(self, values: torch.Tensor) -> torch.Tensor:
         """From the rate of the model to that of the clip, frames first."""
-        if len(values) == len(self.keypoints) and not _resampled(self.clip.fps, self.lifter.config.fps):
+        if not _resampled(self.clip.fps, self.lifter.config.fps):
             return values
         return torch.from_numpy(resample_rate(values.numpy(), self.lifter.config.fps, self.clip.fps, len(self.keypoints)))
 
     @cached_property
     def hypotheses(self) -> torch.Tensor:
-        """(H, F, J, 3) of the last step."""
-        return self._back(self.lifted.hypotheses[-1].movedim(1, 0)).movedim(0, 1).contiguous()
+        """(H, F, J, 3)."""
+        return self._back(self.lifted.hypotheses.transpose(0, 1)).transpose(0, 1).contiguous()
 
     @cached_property
     def poses(self) -> torch.Tensor:
@@ -266,14 +277,6 @@ class Result:
     def spread(self) -> torch.Tensor:
         """(F, J)."""
         return self._back(self.lifted.spread)
-
-    @cached_property
-    def truth(self) -> torch.Tensor | None:
-        """(F, J, 3) relative to the root."""
-        if self.clip.truth is None:
-            return None
-        joints = _read_truth(self.clip.truth, self.layout, self.clip.frames)
-        return joints - joints[:, [self.layout.joints.index("pelvis")]]
 
     @cached_property
     def pixels(self) -> tuple[torch.Tensor, torch.Tensor]:
@@ -293,14 +296,15 @@ class Result:
         """Every figure and assumption."""
         clip, config, points = self.clip, self.lifter.config, self.pixels
         missed = torch.linalg.vector_norm(self.lens.project(self.poses + self.root[:, None]) - points[0], dim=-1)[points[1] > 0]
-        frames = self.lifted.poses.shape[0]
+        window = config.network.frames
+        more = max(0, len(self.lifted.poses) - window)
         return {
             "input": str(clip.path), "method": config.method, "weights": str(self.args.checkpoint or self.args.method),
             "frames": len(self.keypoints), "first_frame": clip.frames.start, "fps": clip.fps, "model_fps": config.fps,
             "layout": clip.layout.name, "image_size": list(clip.size),
             "focal": [round(value, 3) for value in self.lens.focal.tolist()], "focal_known": clip.lens is not None,
-            "window": config.network.frames, "windows": -(-frames // config.network.frames),
-            "hypotheses": len(self.hypotheses), "steps": len(self.lifted.hypotheses), "aggregate": self.lifted.aggregate,
+            "window": window, "overlap": self.overlap, "windows": 1 - (-more // (window - self.overlap)),
+            "hypotheses": len(self.hypotheses), "steps": self.lifted.steps, "aggregate": self.lifted.aggregate,
             "seconds": round(self.seconds, 3), "missing_keypoints": round(float((self.keypoints[..., 2] <= 0).mean()), 4),
             "spread_mm": _mm(self.spread.mean()), "reprojection_px": round(float(missed.mean()), 3) if len(missed) else None,
             "joints": {name: _mm(value) for name, value in zip(self.layout.joints, self.spread.mean(0), strict=True)},
@@ -357,7 +361,8 @@ class Result:
     def _captions(self) -> tuple[str, ...]:
         count = len(self.hypotheses)
         what = f"{count} hypotheses, {self.lifted.aggregate} bold" if count > 1 else self.lifter.config.method
-        return "keypoints", f"{what}, seen by the camera", "from the side" + (" (black: truth)" if self.truth is not None else "")
+        views = ("turning", "a quarter turn further") if self.args.turn else ("seen by the camera", "from the side")
+        return "keypoints", f"{what}, {views[0]}", views[1] + ("" if self.truth is None else " (black: truth)")
 
     def save_spread(self, path: Path) -> str:
         save_image(path, plot_spread(self.spread.numpy(), self.layout.joints, self.clip.fps))
@@ -390,12 +395,14 @@ def lift(args: Args, clip: Clip, lifter: Lifter) -> Result:
     if _resampled(clip.fps, config.fps):
         clip.notes.append(f"resampled from {clip.fps:g} to the model's {config.fps:g} frames per second, and back.")
         points = resample_keypoints(keypoints, config.skeleton, clip.fps, config.fps)
+    truth = None if clip.truth is None else _read_truth(clip.truth, config.skeleton, clip.frames)
+    overlap = config.network.frames // 4 if args.overlap is None else args.overlap
     began = time.perf_counter()
     lifted = lifter(
         points, clip.size, clip.lens, hypotheses=args.num_proposals, steps=args.sampling_timesteps, aggregate=args.aggregate,
-        overlap=args.overlap, max_batch=args.max_batch, seed=args.seed, name=clip.name, progress=step_bar("lifting"),
+        overlap=overlap, max_batch=args.max_batch, seed=args.seed, name=clip.name, progress=step_bar("lifting"),
     )  # fmt: skip
-    return Result(args, clip, lifter, lifted, keypoints, time.perf_counter() - began)
+    return Result(args, clip, lifter, lifted, keypoints, truth, overlap, time.perf_counter() - began)
 
 
 def _resampled(fps: float, model: float) -> bool:
@@ -403,7 +410,7 @@ def _resampled(fps: float, model: float) -> bool:
 
 
 def _read_truth(path: Path, layout: Layout, frames: range) -> torch.Tensor:
-    """(F, J, 3) metres before the camera: joints, or those of a SMPL-X motion."""
+    """(F, J, 3) relative to the root, from metres before the camera: joints, or those of a SMPL-X motion."""
     motion = load_npz(path, "true joints", optional=("pose_body", "root_orient", "trans", "betas")) if path.suffix == ".npz" else {}
     if {"pose_body", "root_orient", "trans"} <= motion.keys():
         tensors = {name: torch.as_tensor(finite(array, f"{path}: {name}"), dtype=torch.float32) for name, array in motion.items()}
@@ -427,7 +434,7 @@ def _read_truth(path: Path, layout: Layout, frames: range) -> torch.Tensor:
     tall = float((joints.amax(1) - joints.amin(1)).amax(-1).median())
     if not _TALL[0] <= tall <= _TALL[1]:
         raise InputError(f"{path}: the person spans {tall:.3g}, expected metres; divide millimetres by 1000")
-    return joints
+    return root_aligned(joints, layout.joints.index("pelvis"))
 
 
 def _mm(metres: torch.Tensor) -> float:
@@ -451,7 +458,7 @@ def _tell(report: dict[str, Any]) -> None:
 def _write(result: Result, report: dict[str, Any]) -> None:
     """Write the files, and say so."""
     args, name = result.args, result.clip.name
-    writers = {f"{name}_lifted.npz": result.save_npz}
+    writers = {f"{name}.npz": result.save_npz}
     if args.draw:
         writers[f"{name}.{args.format}"] = result.save_film
         if len(result.hypotheses) > 1:

@@ -56,7 +56,7 @@ class Args:
     name: str = ""
     """Run folder below --output; a run of this name is continued. Default: the date and time."""
     start_from: Path | None = None
-    """Begin a new run with these weights."""
+    """Begin a new run with these weights, of the same method or of MixSTE of the same size."""
     valid_every: int = 20
     """Of the windows of the validation subjects, look at every k-th."""
     save_every: Annotated[int, tyro.conf.arg(aliases=["-cf"])] = 20

@@ -25,13 +25,18 @@ import torch
 from dposer.assets import asset
 from dposer.body import BodyModel
 from dposer.body.points import BodyPoints, Skeleton
-from dposer.body.skeleton import H36M_17
+from dposer.body.skeleton import COCO_17, H36M_17
 from dposer.data.amass import AmassSequence, write_amass
 from dposer.data.processed import PoseSplit, write_split
 from dposer.files import save_npz
+from dposer.lifting.checkpoint import LiftingCheckpoint, save_lifting
+from dposer.lifting.config import LiftingConfig, NetworkConfig
+from dposer.lifting.convert import export_published
+from dposer.lifting.model import build_model
 from dposer.prior.config import ModelConfig
 from dposer.prior.networks import build_network
 from tests.capture import write_corpus
+from tests.lifting_data import someone, write_3dhp, write_dataset
 from tests.photographs import write_ehf
 
 ROOT = Path(__file__).parents[1]
@@ -57,6 +62,24 @@ SMALLER = {  # what keeps a command within seconds; what it does stays the same
     "run.demo_fit": ["--steps", "5"],
     "run.fit_images": ["--steps", "5", "--longest", "64"],
     "run.fitting": ["--steps", "3", "--no-overlay"],
+    "run.lift": ["--max-frames", "12", "-n", "2", "--sampling-timesteps", "1"],
+    "run.eval_lift": ["--num-proposals", "2", "--sampling-timesteps", "2"],
+    "run.train_lift": [
+        "--config.network.frames",
+        "9",
+        "--config.network.channels",
+        "16",
+        "--config.network.depth",
+        "2",
+        "--config.network.heads",
+        "2",
+        "--config.network.drop-path",
+        "0",
+        "--config.optim.epochs",
+        "1",
+        "--config.optim.epoch-windows",
+        "4",
+    ],
 }
 
 
@@ -82,6 +105,8 @@ def belongings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_amass(folder / "walk_stageii.npz", sequence(3))
     for subset in ("CMU", "HumanEva", "SSM"):
         write_amass(folder / "AMASS" / subset / "01" / "walk_stageii.npz", sequence(130))
+    for split in ("train", "valid", "test"):
+        write_amass(folder / "data" / "AMASS" / "amass_like" / split / split[:2] / "walk_stageii.npz", sequence(40))
     for data in ("AMASS/amass_processed", "cmu_processed"):
         for split in ("train", "valid", "test"):
             poses = PoseSplit(0.2 * torch.randn(64, 63, generator=generator), torch.zeros(64, 3), torch.zeros(64, 10), torch.arange(64) % 4)
@@ -90,6 +115,7 @@ def belongings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.save(published(), folder / "axis-zscore-400k.pth")
     write_corpus(folder / "mocap")
     write_ehf(folder / "EHF")
+    write_lifting(folder)
     shutil.copy(ROOT / "examples" / "rendered.jpg", folder / "photo.jpg")
     for name in ("rendered", "rendered_two"):
         for kind, file in (("photos", f"{name}.jpg"), ("photos_openpose", f"{name}_keypoints.json")):
@@ -119,6 +145,37 @@ def write_points(folder: Path) -> None:
     save_npz(
         folder / "data" / "HumanEva_60" / "S1" / "walk_batch000.npz", {"pose_body": np.zeros((60, 63)), "root_orient": np.zeros((60, 3))}
     )
+
+
+def write_lifting(folder: Path) -> None:
+    """Keypoints of a clip, small data sets of three kinds, and small weights for them."""
+    frames = [
+        {"image_id": f"{frame}.jpg", "keypoints": [float(value) for value in person.flatten()]} for frame, person in enumerate(_coco())
+    ]
+    (folder / "keypoints.json").write_text(json.dumps(frames))
+    write_dataset(folder / "data" / "lifting", "open", "noisy", {"train": ("01",), "valid": ("02",), "test": ("03",)})
+    write_dataset(folder / "data" / "h36m", "h36m", "gt", {"train": ("S1", "S5", "S6", "S7"), "valid": ("S8",), "test": ("S9", "S11")})
+    write_3dhp(folder / "data" / "3dhp")
+    names = {
+        "ddhpose_h36m": ("ddhpose", "h36m17"),
+        "d3dp_3dhp": ("d3dp", "mpi_inf_3dhp17"),
+        "output/lifting/trunk/last": ("mixste", "h36m17"),
+    }
+    for name, (method, layout) in names.items():
+        network = NetworkConfig(9, 16, 2, 2, 0.0)
+        config = LiftingConfig(method=method, layout=layout, variant="compat", fps=30.0, network=network)  # type: ignore[arg-type]
+        checkpoint = LiftingCheckpoint(config, dict(build_model(config).state_dict()))
+        save_lifting(folder / f"{name}.safetensors", checkpoint)
+        if method == "ddhpose":
+            export_published(checkpoint, folder / "best_epoch.bin")
+
+
+def _coco() -> np.ndarray:
+    """(30, 17, 3): a walk as AlphaPose would tell it, in pixels."""
+    joints = someone(30, 0)
+    rows = [H36M_17.joints.index(name if name in H36M_17.joints else "head") for name in COCO_17.joints]
+    pixels = joints[:, rows][..., [0, 2]] * [200, -200] + [320, 440]
+    return np.concatenate((pixels, np.ones((30, 17, 1))), -1)
 
 
 def published() -> dict:

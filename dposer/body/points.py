@@ -39,7 +39,7 @@ REGRESSED: dict[str, dict[str, Mapping[str, float]]] = {
         "pelvis": _HIPS,
         "left_hip": {"left_hip": 1.6, "right_hip": -0.6},
         "right_hip": {"right_hip": 1.6, "left_hip": -0.6},
-        "spine": {"spine2": 1.0},
+        "spine": {"spine1": 0.55, "spine2": 0.45},
         "head": _HEAD,
         "head_top": {"crown": 0.5, "head": 0.5},
     },
@@ -51,8 +51,8 @@ REGRESSED: dict[str, dict[str, Mapping[str, float]]] = {
     },
 }
 """Layout → joint → what it is a weighted sum of, where that is not the joint of the same name on the body; ``crown`` is the highest
-vertex at rest. Human3.6M's hips lie about 0.13 m to either side of the middle and its neck and head about 0.12 m and 0.24 m above the
-thorax, which sets these weights; they are a choice of this library."""
+vertex at rest. Human3.6M's hips lie about 0.13 m to either side of the middle, its spine nearly half way up to the thorax and its neck and
+head about 0.12 m and 0.24 m above that, which sets these weights; they are a choice of this library."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ Human3.6M's cameras are not in its files and stand below. Other data sets keep t
 splits, ...}. Source of the layout: VideoPose3D (Pavllo et al., CVPR 2019).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from scipy.io import loadmat
 
-from dposer.body.skeleton import H36M_17
+from dposer.body.skeleton import COCO_17, H36M_17
 from dposer.data.lifting_clip import LiftingClip
 from dposer.data.objects import load_object
 from dposer.errors import InputError
@@ -166,7 +166,7 @@ def read_h36m(
     subjects: Sequence[str] | None = None,
     actions: str = "*",
     stride: int = 1,
-    layout_as_is: bool = False,
+    from_coco: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> list[LiftingClip]:
     r"""One clip per subject, action and camera, with joints :math:`R^{-1} (X - t)` before it.
 
@@ -175,7 +175,7 @@ def read_h36m(
         subjects: None: all there are.
         actions: ``*``, or prefixes of names with commas between.
         stride: every how many frames one is kept.
-        layout_as_is: take 17 keypoints in another order, as COCO's, to be read by a model that was trained on them.
+        from_coco: turns COCO's 17 keypoints (n, 17, 3) into those of H36M_17, for files of such detections; None: these are refused.
 
     Raises:
         InputError: a file, subject, action or camera is missing, or does not fit its counterpart; not metres; not finite; another layout.
@@ -185,15 +185,14 @@ def read_h36m(
     path_3d, path_2d = _file_3d(folder, dataset), _file(folder, f"data_2d_{dataset}_{keypoints}.npz", _WHAT_2D)
     fps = float(_metadata(path_3d, _WHAT_3D, optional=True).get("fps", FPS)) / stride
     cameras, positions, films = _cameras(path_3d), _positions(path_3d, "3d"), _positions(path_2d, "2d")
-    if not layout_as_is:
-        _check_layout(path_2d)
+    convert = _conversion(path_2d, from_coco)
     clips = []
     for subject, action in _chosen(path_3d, positions, dataset, subjects, actions):
         world = _world(f"{path_3d}: {subject}/{action}", positions[subject][action])
         if subject not in cameras:
             raise InputError(f"{path_3d}: the cameras of {subject} are not known (known: {', '.join(cameras)}); leave it out")
         for view, film in zip(cameras[subject], _films(path_2d, films, subject, action, len(cameras[subject])), strict=True):
-            pixels = _pixels(f"{path_2d}: {subject}/{action}/{view.name}", film, len(world))[::stride]
+            pixels = convert(_pixels(f"{path_2d}: {subject}/{action}/{view.name}", film, len(world))[::stride])
             joints = view.stand.to_camera(torch.from_numpy(world[::stride])).numpy()
             clips.append(LiftingClip(subject, action, view.name, pixels, joints, view.size, view.lens, H36M_17, fps, view.stand))
     return clips
@@ -293,14 +292,21 @@ def _cameras(path: Path) -> dict[str, tuple[View, ...]]:
         raise InputError(f"{path}: 'cameras' has one that cannot be read ({error!r}), expected what write_h36m writes") from error
 
 
-def _check_layout(path: Path) -> None:
+def _conversion(path: Path, from_coco: Callable[[np.ndarray], np.ndarray] | None) -> Callable[[np.ndarray], np.ndarray]:
+    """From the file's layout to H36M_17."""
     metadata = _metadata(path, _WHAT_2D)
     name, symmetry = metadata.get("layout_name"), metadata.get("keypoints_symmetry", SYMMETRY)
-    if name != "h36m" or not np.array_equal(np.array(symmetry, dtype=object), np.array(SYMMETRY, dtype=object)):
-        raise InputError(
-            f"{path}: keypoints in the layout '{name}' with symmetry {symmetry}, expected h36m with {SYMMETRY}; fetch keypoints in "
-            "that layout, or take these as they are for a model that was trained on them (layout_as_is)"
-        )
+
+    def symmetric_as(sides: list[list[int]]) -> bool:
+        return np.array_equal(np.array(symmetry, dtype=object), np.array(sides, dtype=object))
+
+    if name == "h36m" and symmetric_as(SYMMETRY):
+        return lambda film: film
+    if from_coco is not None and name == "coco" and symmetric_as([list(COCO_17.left), list(COCO_17.right)]):
+        return lambda film: from_coco(film).astype(np.float32)
+    raise InputError(
+        f"{path}: keypoints in the layout '{name}' with symmetry {symmetry}, expected h36m with {SYMMETRY}; fetch keypoints in that layout"
+    )
 
 
 def _chosen(

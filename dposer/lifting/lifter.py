@@ -28,16 +28,18 @@ SHIPPED = {method: f"lifting-{method}-open.safetensors" for method in ("mixste",
 
 @dataclass(frozen=True)
 class Lifted:
-    """F frames, H hypotheses, K steps of the sampler; metres, axes of the camera (x right, y down, z forward)."""
+    """F frames, H hypotheses; metres, axes of the camera (x right, y down, z forward)."""
 
     hypotheses: Tensor
-    """(K, H, F, J, 3) relative to the root, which is zero."""
+    """(H, F, J, 3) relative to the root, which is zero."""
     poses: Tensor
-    """(F, J, 3) relative to the root: the hypotheses of the last step made into one."""
+    """(F, J, 3) relative to the root: the hypotheses made into one."""
     root: Tensor
     """(F, 3) where the root is: as given, or solved from the keypoints and the lens."""
     spread: Tensor
     """(F, J) root mean square distance of the hypotheses from their mean."""
+    steps: int
+    """Of the sampler, that the method took."""
     aggregate: str
     """How ``poses`` were made."""
     filled: Tensor
@@ -126,20 +128,40 @@ class Lifter:
             notes.append(f"{length} frames, fewer than the {frames} of a window: the last was repeated")
         starts = overlapping_starts(length, frames, frames - overlap) if overlap else clip_starts(length, frames)
         pixels = torch.from_numpy(points.astype(np.float32))
-        windows = gather(screen(pixels, size), starts, frames).to(self.device)
-        found = self.model.predict(windows, hypotheses, steps, Noise.of(seed, name, starts), max_batch, progress).cpu()
-        # one clip instead of windows: time comes first while they are merged
-        whole = merge(found.movedim(3, 1), starts, length, fade=overlap > 0).movedim(0, 2)
+        windows = gather(screen(pixels, size), starts, frames)
+        found, taken = self._predicted(windows, hypotheses, steps, Noise.of(seed, name, starts), max_batch, progress)
+        # (windows, H, F, J, 3): time comes first while windows are merged
+        whole = merge(found.transpose(1, 2), starts, length, fade=overlap > 0).transpose(0, 1)
         if lens is None:
             lens = Lens.of_size(*size)
             notes.append(f"no camera given: taken to have a focal length of {float(lens.focal[0]):.0f} pixels; depth scales with it")
         confidence = torch.from_numpy((~filled).astype(np.float32))
-        roots = solve_root(whole[-1], pixels, lens, confidence) if root is None else root.expand(whole.shape[1], -1, -1)
+        roots = solve_root(whole, pixels, lens, confidence) if root is None else root.expand(len(whole), -1, -1)
         aggregate = "mean" if aggregate == "auto" else aggregate
-        poses = AGGREGATES[aggregate](whole[-1], roots, pixels, lens, confidence, self.config.skeleton)
+        poses = AGGREGATES[aggregate](whole, roots, pixels, lens, confidence, self.config.skeleton)
         path = solve_root(poses[None], pixels, lens, confidence)[0] if root is None else root
-        spread = whole[-1].var(0, correction=0).sum(-1).sqrt()
-        return Lifted(whole, poses, path, spread, aggregate, torch.from_numpy(filled), tuple(notes))
+        spread = whole.var(0, correction=0).sum(-1).sqrt()
+        return Lifted(whole, poses, path, spread, taken, aggregate, torch.from_numpy(filled), tuple(notes))
+
+    def _predicted(
+        self, windows: Tensor, hypotheses: int, steps: int, noise: Noise, max_batch: int, progress: Progress | None
+    ) -> tuple[Tensor, int]:
+        """(windows, H, F, J, 3) after the last step, and how many steps there were; some windows at a time, since steps are many."""
+        some = max(1, max_batch // hypotheses)
+        poses: list[Tensor] = []
+        taken = 1
+        for first in range(0, len(windows), some):
+
+            def tell(done: int, total: int, first: int = first) -> None:
+                assert progress is not None
+                each = total // len(windows[first : first + some])
+                progress(first * each + done, len(windows) * each)
+
+            part = slice(first, first + some)
+            every = self.model.predict(windows[part].to(self.device), hypotheses, steps, noise[part], max_batch, tell if progress else None)
+            taken = every.shape[1]
+            poses.append(every[:, -1].cpu())
+        return torch.cat(poses), taken
 
     def _points(self, keypoints: Tensor | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(F, J, 2) pixels without gaps, and which were filled in (F, J)."""

@@ -129,14 +129,28 @@ class Trainer:
         self._order: tuple[int, Tensor] = (-1, torch.empty(0, dtype=torch.long))
 
     def start_from(self, checkpoint: LiftingCheckpoint) -> None:
-        """Begin with trained weights.
+        """Begin with trained weights: the same method's, or MixSTE's for any.
+
+        What MixSTE has not starts at zero, so that noisy poses, times and children are without effect at first.
 
         Raises:
             InputError: they are of another method or size.
         """
-        if (theirs := (checkpoint.config.method, checkpoint.config.network)) != (mine := (self.config.method, self.config.network)):
-            raise InputError(f"the weights to start from are of {theirs}, the recipe says {mine}; give its method and network")
-        self.model.load_state_dict(checkpoint.weights)
+        theirs, mine = checkpoint.config, self.config
+        if theirs.network != mine.network or theirs.layout != mine.layout or theirs.method not in ("mixste", mine.method):
+            raise InputError(
+                f"the weights to start from are of {theirs.method}, {theirs.layout}, {theirs.network}; the recipe says {mine.method}, "
+                f"{mine.layout}, {mine.network}; give weights of that method or of mixste, and their network"
+            )
+        with torch.no_grad():
+            for name, tensor in self.model.state_dict().items():
+                given = checkpoint.weights.get(name)
+                if given is None:  # time.1 stays as drawn: a product of two zeros would never learn
+                    tensor.mul_(name.startswith("network.time.1"))
+                elif given.shape == tensor.shape:
+                    tensor.copy_(given)
+                else:  # the first layer, whose further inputs are the noisy pose
+                    tensor.zero_()[:, : given.shape[1]] = given
         if self.ema is not None:
             torch._foreach_copy_(self.ema.shadow, [parameter.detach() for parameter in self.parameters])
 

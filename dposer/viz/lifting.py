@@ -7,7 +7,6 @@ import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import cv2
@@ -17,12 +16,11 @@ from scipy.spatial.transform import Rotation
 
 from dposer.body.skeleton import Layout
 from dposer.errors import InputError
-from dposer.files import PathLike, atomic_path, finite
-from dposer.viz.plots import _figure, _pooled, _quiet, _rasterised
+from dposer.files import finite
+from dposer.viz.plots import new_figure, pooled_columns, quiet, rasterised
 from dposer.viz.render import Image, checked_image
 from dposer.viz.sheet import write_text
 from dposer.viz.skeletons import draw_keypoints, side_colours
-from dposer.viz.video import write_video
 
 BOX = 1.7
 """Side of the square of ground that is drawn around a person, metres."""
@@ -149,38 +147,51 @@ class LiftingFilm:
     def _middles(self) -> np.ndarray:
         """(F, 3): what the views look at."""
         middles = _smooth(self._lift, _FOLLOW * self.fps)
-        middles[:, 2] = 0.47 * BOX
+        middles[:, 2] = 0.4 * BOX
         return middles
 
     @cached_property
     def _reach(self) -> float:
         """Metres about the middle that are in the picture: of all but the most extreme moments."""
         places = self.poses @ _UPRIGHT.T + (self._lift - self._middles)[:, None]
-        return max(0.75 * BOX, 1.05 * float(np.quantile(np.linalg.norm(places, axis=-1).max(1), 0.99)))
+        return max(0.72 * BOX, 1.05 * float(np.quantile(np.linalg.norm(places, axis=-1).max(1), 0.99)))
 
     def _view(self, frame: int, azimuth: float) -> Image:
         eye = _Eye(azimuth + self.turn * frame / self.fps, self.elevation, self._middles[frame], self._reach, self.height)
         pane = np.full((self.height, self.height, 3), _PAPER, np.uint8)
         _segments(pane, eye.project(_ground(self._middles[frame])), _GRID, 1)
-        ends, thick = np.array(self.layout.edges), max(2, round(self.height / 120))
-        inks = np.rint(255 * side_colours(self.layout.joints)).astype(int)
         if self.hypotheses is not None and len(self.hypotheses) > 1:
-            cloud = pane.copy()
-            points = eye.project(self._placed(self.hypotheses[:, frame], frame))
-            for ink in {tuple(row) for row in inks.tolist()}:
-                limbs = ends[(inks[ends[:, 1]] == ink).all(1)]
-                _segments(cloud, points[:, limbs].reshape(-1, 2, 2), ink, 1)
-            cv2.addWeighted(cloud, _VEIL, pane, 1 - _VEIL, 0, dst=pane)
+            self._draw_cloud(pane, eye.project(self._placed(self.hypotheses[:, frame], frame)))
         if self.truth is not None:
-            limbs = ends[np.isfinite(self.truth[frame, ends]).all((1, 2))]
+            limbs = self._limbs[np.isfinite(self.truth[frame, self._limbs]).all((1, 2))]
             _segments(pane, eye.project(self._placed(np.nan_to_num(self.truth[frame]), frame))[limbs], _EXACT, 1)
         place = self._placed(self.poses[frame], frame)
-        points, depths = eye.project(place), eye.depths(place)
-        for number in np.argsort(-depths[ends].mean(1)):  # what is nearer hides what is behind
-            _segments(pane, points[None, ends[number]], inks[ends[number, 1]].tolist(), thick)
-        for joint in np.argsort(-depths):
-            cv2.circle(pane, _fixed(points[joint]).tolist(), round(0.8 * thick * 2**_BITS), inks[joint].tolist(), -1, cv2.LINE_AA, _BITS)
+        self._draw_bold(pane, eye.project(place), eye.depths(place))
         return pane
+
+    def _draw_cloud(self, pane: Image, points: np.ndarray) -> None:
+        """(H, J, 2) pixels, thin and translucent."""
+        cloud = pane.copy()
+        for ink in {tuple(row) for row in self._inks.tolist()}:
+            limbs = self._limbs[(self._inks[self._limbs[:, 1]] == ink).all(1)]
+            _segments(cloud, points[:, limbs].reshape(-1, 2, 2), ink, 1)
+        cv2.addWeighted(cloud, _VEIL, pane, 1 - _VEIL, 0, dst=pane)
+
+    def _draw_bold(self, pane: Image, points: np.ndarray, depths: np.ndarray) -> None:
+        """(J, 2) pixels; what is nearer hides what is behind."""
+        thick, style = max(2, round(self.height / 120)), {"lineType": cv2.LINE_AA, "shift": _BITS}
+        for start, end in self._limbs[np.argsort(-depths[self._limbs].mean(1))]:
+            _segments(pane, np.stack([points[start], points[end]])[None], self._inks[end].tolist(), thick)
+        for joint in np.argsort(-depths):
+            cv2.circle(pane, _fixed(points[joint]).tolist(), round(0.8 * thick * 2**_BITS), self._inks[joint].tolist(), -1, **style)
+
+    @cached_property
+    def _limbs(self) -> np.ndarray:
+        return np.array(self.layout.edges)
+
+    @cached_property
+    def _inks(self) -> np.ndarray:
+        return np.rint(255 * side_colours(self.layout.joints)).astype(int)
 
     def _placed(self, points: np.ndarray, frame: int) -> np.ndarray:
         return points @ _UPRIGHT.T + self._lift[frame]
@@ -251,33 +262,6 @@ def _smooth(values: np.ndarray, deviation: float) -> np.ndarray:
     return gaussian_filter1d(np.asarray(values, np.float64), max(deviation, 1e-3), axis=0, mode="nearest")
 
 
-def save_film(path: PathLike, frames: Iterable[Image], fps: float) -> int:
-    """Write a film as ``.mp4`` (:func:`dposer.viz.video.write_video`), or as an animated ``.webp`` or ``.gif``, which loop and keep all
-    frames in memory until they are written.
-
-    Returns:
-        the number of frames.
-
-    Raises:
-        InputError: no frames, another suffix, a rate that is not positive, or a folder that cannot be written.
-    """
-    suffix = Path(path).suffix.lower()
-    if suffix not in (".webp", ".gif"):
-        return write_video(path, frames, fps)
-    if not 0 < fps <= 1000:
-        raise InputError(f"fps: found {fps}, expected a number above 0 and at most 1000")
-    animation = cv2.Animation()
-    animation.frames = [cv2.cvtColor(checked_image(frame, "frame"), cv2.COLOR_RGB2BGR) for frame in frames]
-    if not animation.frames:
-        raise InputError(f"{path}: no frames to write, expected at least one")
-    ends = [round(1000 * (i + 1) / fps) for i in range(len(animation.frames))]  # milliseconds, without drift
-    animation.durations = np.diff([0, *ends])
-    animation.loop_count = 0
-    with atomic_path(path) as temporary:
-        cv2.imwriteanimation(str(temporary), animation, [cv2.IMWRITE_WEBP_QUALITY, 85] if suffix == ".webp" else [])
-    return len(animation.frames)
-
-
 # --- figures -------------------------------------------------------------------------------------------------------------
 
 
@@ -311,7 +295,7 @@ def draw_hypotheses(
     """
     from mpl_toolkits.mplot3d.art3d import Line3DCollection  # as slow to import as the rest of matplotlib
 
-    figure = _figure(0.7 * inches, inches)
+    figure = new_figure(0.7 * inches, inches)
     figure.set_dpi(dpi)
     axes: Any = figure.add_subplot(projection="3d", computed_zorder=False)
     root = layout.joints.index("pelvis")
@@ -331,7 +315,7 @@ def draw_hypotheses(
     axes.set(xlim=(-0.5, 0.5), ylim=(-0.5, 0.5), zlim=(-0.75, 0.75), xticklabels=(), yticklabels=(), zticklabels=())
     axes.set_box_aspect((1, 1, 1.5), zoom=1.45)
     axes.view_init(elev=elevation, azim=azimuth - 90)
-    return _rasterised(figure)
+    return rasterised(figure)
 
 
 def plot_spread(spread: np.ndarray, names: Sequence[str], fps: float | None = None, title: str | None = None) -> Image:
@@ -348,7 +332,7 @@ def plot_spread(spread: np.ndarray, names: Sequence[str], fps: float | None = No
     spread = 1000 * finite(np.asarray(spread, np.float64), "spread")
     if spread.ndim != 2 or not len(spread) or spread.shape[1] != len(names):
         raise InputError(f"spread: shape {spread.shape}, expected (F, {len(names)}) for {len(names)} names, and a frame")
-    figure = _figure(10, 2.4 + 0.19 * len(names), layout="constrained")
+    figure = new_figure(10, 2.4 + 0.19 * len(names), layout="constrained")
     curve, strip = figure.subplots(2, 1, sharex=True, gridspec_kw={"height_ratios": (1.6, 0.19 * len(names))})
     rate = fps or 1.0
     curve.plot(np.arange(len(spread)) / rate, spread.mean(1), color=MEAN, linewidth=1, marker="." if len(spread) == 1 else "")
@@ -356,13 +340,13 @@ def plot_spread(spread: np.ndarray, names: Sequence[str], fps: float | None = No
     curve.set_ylabel("mean, mm", fontsize=8)
     curve.set_title(title or "spread of the hypotheses", loc="left", fontsize=10)
     extent = (-0.5 / rate, (len(spread) - 0.5) / rate, len(names) - 0.5, -0.5)
-    pooled = -_pooled(-spread, 1200)  # the largest of those that share a column
+    pooled = -pooled_columns(-spread, 1200)  # the largest of those that share a column
     shown = strip.imshow(pooled.T, aspect="auto", interpolation="nearest", cmap="magma_r", vmin=0, extent=extent)
     strip.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
     strip.set_xlabel("seconds" if fps else "frame", fontsize=8)
     figure.colorbar(shown, ax=strip, pad=0.01).set_label("mm", fontsize=8)
-    _quiet(figure)
-    return _rasterised(figure)
+    quiet(figure)
+    return rasterised(figure)
 
 
 def _hue(number: int) -> tuple[float, float, float]:

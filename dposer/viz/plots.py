@@ -93,7 +93,7 @@ def plot_plausibility(
         raise InputError(f"per_joint: shape {per_joint.shape}, expected ({len(score)}, {len(names)}) for {len(names)} names, and a frame")
     if marked.size and (marked.min() < 0 or marked.max() >= len(score)):
         raise InputError(f"marked: frames {marked.min()}..{marked.max()}, expected 0..{len(score) - 1}")
-    figure = _figure(12, 3.6 + 0.19 * len(names), layout="constrained")
+    figure = new_figure(12, 3.6 + 0.19 * len(names), layout="constrained")
     (curve, _), (strip, bar) = figure.subplots(
         2, 2, sharex="col", gridspec_kw={"height_ratios": (2.6, 0.19 * len(names)), "width_ratios": (60, 1)}
     )
@@ -105,7 +105,7 @@ def plot_plausibility(
     curve.set_title(title or "", loc="left", fontsize=10, color=_INK, pad=22)
     curve.set_title("bands: half and nine tenths of held-out human motion", loc="right", fontsize=8, color=_QUIET, pad=22)
     strip.imshow(
-        plausibility_colours(_pooled(per_joint, _COLUMNS)).swapaxes(0, 1),
+        plausibility_colours(pooled_columns(per_joint, _COLUMNS)).swapaxes(0, 1),
         aspect="auto",
         interpolation="nearest",
         extent=(-0.5 / rate, (len(score) - 0.5) / rate, len(names) - 0.5, -0.5),
@@ -114,17 +114,17 @@ def plot_plausibility(
     strip.set_xlabel("seconds" if fps else "frame", fontsize=8, color=_QUIET)
     _mark(curve, strip, score, marked, rate)
     _bar(bar)
-    _quiet(figure)
-    return _rasterised(figure)
+    quiet(figure)
+    return rasterised(figure)
 
 
 def colour_bar(height: int) -> Image:
     """The scale of :func:`plausibility_colours` with its ticks, to stand beside pictures: (height, w, 3) uint8 RGB."""
     text = float(np.clip(height / 100, 6, 12))
-    figure = _figure(text / 10, height / _DPI)
+    figure = new_figure(text / 10, height / _DPI)
     _bar(figure.add_axes((0.05, 0.06, 0.3, 0.86)))
-    _quiet(figure, text)
-    return _rasterised(figure)
+    quiet(figure, text)
+    return rasterised(figure)
 
 
 def _bands(axes: Any) -> None:
@@ -160,25 +160,25 @@ def _bar(axes: Any) -> None:
     axes.set_yticks([np.sqrt(tick / 100) for tick in _TICKS], [f"{tick} %" for tick in _TICKS])
 
 
-def _pooled(values: np.ndarray, columns: int) -> np.ndarray:
+def pooled_columns(values: np.ndarray, columns: int) -> np.ndarray:
     """The least of each of at most ``columns`` even runs of rows."""
     starts = np.arange(0, len(values), max(1, -(-len(values) // columns)))
     return np.minimum.reduceat(values, starts, axis=0)
 
 
-def _figure(width: float, height: float, **options: Any) -> Any:
+def new_figure(width: float, height: float, **options: Any) -> Any:
     from matplotlib.figure import Figure  # half a second that the rest of the library does without
 
     return Figure(figsize=(width, height), dpi=_DPI, facecolor="white", **options)
 
 
-def _quiet(figure: Any, text: float = 7) -> None:
+def quiet(figure: Any, text: float = 7) -> None:
     for axes in figure.axes:
         axes.tick_params(labelsize=text, colors=_QUIET, length=2)
         axes.spines[:].set_visible(False)
 
 
-def _rasterised(figure: Any) -> Image:
+def rasterised(figure: Any) -> Image:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)

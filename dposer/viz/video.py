@@ -6,6 +6,7 @@ from itertools import chain
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 
 from dposer.errors import InputError
@@ -55,3 +56,30 @@ def write_video(path: PathLike, frames: Iterable[Image], fps: float, progress: C
                 progress(count)
         container.mux(stream.encode())
     return count
+
+
+def save_film(path: PathLike, frames: Iterable[Image], fps: float) -> int:
+    """Write a film as ``.mp4`` (:func:`write_video`), or as an animated ``.webp`` or ``.gif``, which loop and keep all
+    frames in memory until they are written.
+
+    Returns:
+        the number of frames.
+
+    Raises:
+        InputError: no frames, another suffix, a rate that is not positive, or a folder that cannot be written.
+    """
+    suffix = Path(path).suffix.lower()
+    if suffix not in (".webp", ".gif"):
+        return write_video(path, frames, fps)
+    if not 0 < fps <= 1000:
+        raise InputError(f"fps: found {fps}, expected a number above 0 and at most 1000")
+    animation = cv2.Animation()
+    animation.frames = [cv2.cvtColor(checked_image(frame, "frame"), cv2.COLOR_RGB2BGR) for frame in frames]
+    if not animation.frames:
+        raise InputError(f"{path}: no frames to write, expected at least one")
+    ends = [round(1000 * (i + 1) / fps) for i in range(len(animation.frames))]  # milliseconds, without drift
+    animation.durations = np.diff([0, *ends]).tolist()
+    animation.loop_count = 0
+    with atomic_path(path) as temporary:
+        cv2.imwriteanimation(str(temporary), animation, [cv2.IMWRITE_WEBP_QUALITY, 85] if suffix == ".webp" else [])
+    return len(animation.frames)

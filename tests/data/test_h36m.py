@@ -153,10 +153,11 @@ def test_what_does_not_fit_is_named(tmp_path: Path, name: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_coco_as_it_is(tmp_path: Path) -> None:
+def test_keypoints_in_cocos_order_are_converted_if_told_how(tmp_path: Path) -> None:
     save(tmp_path / "data_3d_h36m.npz", positions_3d={"S1": {"Walking 1": world()}})
     save(tmp_path / "data_2d_h36m_coco.npz", **{**two([np.ones((FRAMES, 17, 3))] * 4), "metadata": COCO})
-    assert len(read_h36m(tmp_path, "coco", layout_as_is=True)) == 4
+    clips = read_h36m(tmp_path, "coco", from_coco=lambda film: 2 * film)
+    assert len(clips) == 4 and (clips[0].keypoints == 2).all()
 
 
 def test_missing_files_say_where_to_get_them(folder: Path) -> None:

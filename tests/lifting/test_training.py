@@ -78,6 +78,23 @@ def test_a_stopped_run_ends_in_the_same_bits(tmp_path: Path) -> None:
         Trainer(CONFIG, _clips(60), tmp_path / "a").resume()
 
 
+@pytest.mark.parametrize("method", ["d3dp", "ddhpose"])
+def test_mixste_is_where_the_others_can_start(method: str, tmp_path: Path) -> None:
+    clips = _clips(31)
+    regressor = Trainer(dataclasses.replace(CONFIG, method="mixste", loss=LossConfig("position")), clips, tmp_path)
+    trainer = Trainer(dataclasses.replace(CONFIG, method=method), clips, tmp_path)  # type: ignore[arg-type]
+    trainer.start_from(regressor.checkpoint())
+    keypoints = torch.randn(2, 9, 17, 2)
+    ours, theirs = (part.trained().predict(keypoints) for part in (trainer, regressor))
+    if method == "d3dp":
+        torch.testing.assert_close(ours, theirs)
+    weights = dict(trainer.model.named_parameters())
+    assert not weights["network.patch.weight"][:, 2:].any() and weights["network.time.1.weight"].any()
+    assert torch.equal(weights["network.temporal.1.mlp.fc1.weight"], regressor.checkpoint().weights["network.temporal.1.mlp.fc1.weight"])
+    with pytest.raises(InputError, match="give weights of that method or of mixste"):
+        regressor.start_from(trainer.checkpoint())
+
+
 def test_learning_rates() -> None:
     published = OptimConfig(lr=1.0, decay=0.5)
     assert [learning_rate(step, 3, published) for step in (0, 2, 3, 6)] == [1, 1, 0.5, 0.25]
@@ -93,8 +110,13 @@ def test_a_trained_model_lifts_a_clip_of_any_length(tmp_path: Path) -> None:
     lifter = Lifter.from_pretrained(path)
     (clip,) = _clips(22)
     lifted = lifter(clip.keypoints, SIZE, clip.lens, hypotheses=3, steps=2)
-    assert lifted.hypotheses.shape == (2, 3, 22, 17, 3) and lifted.poses.shape == (22, 17, 3) and lifted.root.shape == (22, 3)
-    torch.testing.assert_close(lifted.poses, lifted.hypotheses[-1].mean(0))
+    assert (
+        lifted.hypotheses.shape == (3, 22, 17, 3)
+        and lifted.steps == 2
+        and lifted.poses.shape == (22, 17, 3)
+        and lifted.root.shape == (22, 3)
+    )
+    torch.testing.assert_close(lifted.poses, lifted.hypotheses.mean(0))
     assert not lifted.poses[:, 0].any() and not lifted.filled.any() and not any("camera" in note for note in lifted.notes)
     torch.testing.assert_close(lifter(clip.keypoints, SIZE, clip.lens, hypotheses=3, steps=2, max_batch=1).poses, lifted.poses)
     holes = clip.keypoints.copy()
