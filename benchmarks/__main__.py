@@ -16,7 +16,7 @@ are left out where there are none.
 poses people before cameras, in the example poses that ship or in those of a processed data set, and films of whole motions or of the
 example that ships. `--only fitting_tune --dataset-folder data/cmu_processed` tries weights of Gaussian priors on validation subjects.
 
-    python -m benchmarks --only lifting lifting_robustness lifting_speed --output docs/lifting.md
+    python -m benchmarks --only lifting_pictures lifting lifting_robustness lifting_speed --output docs/lifting.md
 
 needs the open lifting benchmark (`python -m run.prepare_data --source lifting`).
 """
@@ -53,7 +53,7 @@ from run._report import machine
 Section = Literal[
     "kinematics", "metrics", "large_metrics", "rendering", "sampling", "training", "solver", "completion", "guidance",
     "denoising", "partial", "ik", "motion_speed", "long_motion", "fitting", "fitting_speed", "fitting_video", "fitting_pictures",
-    "fitting_tune", "lifting", "lifting_robustness", "lifting_speed",
+    "fitting_tune", "lifting", "lifting_pictures", "lifting_robustness", "lifting_speed",
 ]  # fmt: skip
 
 _TOGETHER = 100
@@ -120,6 +120,7 @@ def main(args: Args) -> None:
             "fitting_pictures": lambda: fitting.pictures(_models(args), (args.output or Path("output/fitting.md")).with_suffix("")),
             "fitting_tune": lambda: fitting.tune(_models(args), _people(args, "valid")),
             "lifting": lambda: lifting.accuracy(_study(args)),
+            "lifting_pictures": lambda: lifting.picture((args.output or Path("output/lifting.md")).with_suffix("")),
             "lifting_robustness": lambda: lifting.robustness(_study(args), (args.output or Path("output/lifting.md")).with_suffix("")),
             "lifting_speed": lifting_speed.speed,
         }

@@ -4,12 +4,15 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
+import cv2
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from benchmarks.motion import tell
+from dposer.data.images import read_photo
 from dposer.data.lifting_clip import LiftingClip
 from dposer.errors import InputError
 from dposer.files import atomic_path
@@ -18,8 +21,11 @@ from dposer.lifting.evaluation import EvalSettings, evaluate
 from dposer.lifting.occlusion import hidden, jittered
 from dposer.lifting.report import Report
 from dposer.randomness import keyed_generator
+from dposer.viz import save_image
 from run._lifting import read_clips, subjects_of
 from run._report import markdown
+from run.lift import Args as lift_args
+from run.lift import main as lift
 
 METHODS = ("mixste", "d3dp", "ddhpose")
 TITLES = {"mixste": "MixSTE", "d3dp": "D3DP", "ddhpose": "DDHPose"}
@@ -117,6 +123,17 @@ def _figures(report: Report, setting: str, step: int = -1) -> list[str]:
 
 def _unit(figure: str) -> str:
     return {"PCK": "%", "AUC": "%", "MPJVE": "mm/frame"}.get(figure, "mm")
+
+
+def picture(folder: Path, width: int = 1600) -> str:
+    """Of the shipped clip lifted by the shipped weights."""
+    with TemporaryDirectory() as temporary:
+        lift(lift_args(output=Path(temporary), num_proposals=MANY[0], sampling_timesteps=MANY[1]))
+        sheet = read_photo(Path(temporary) / "walk_lifted_sheet.png").pixels
+    height = round(len(sheet) * width / sheet.shape[1])
+    path = folder / "walk.jpg"
+    save_image(path, cv2.resize(sheet, (width, height), interpolation=cv2.INTER_AREA))
+    return f"![Keypoints, and the hypotheses of the pose in space from two sides]({folder.name}/{path.name})"
 
 
 def robustness(study: Study, folder: Path) -> str:

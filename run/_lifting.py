@@ -9,7 +9,7 @@ import numpy as np
 from dposer.body.skeleton import COCO_17, H36M_17
 from dposer.data.h36m import read_h36m, splits
 from dposer.data.lifting_clip import LiftingClip
-from dposer.data.mpi_inf_3dhp import read_3dhp_test, read_3dhp_train
+from dposer.data.mpi_inf_3dhp import TARGETS, read_3dhp_test, read_3dhp_train
 from dposer.errors import InputError
 from dposer.lifting.config import LiftingConfig
 from dposer.lifting.inputs import to_layout
@@ -27,17 +27,24 @@ def subjects_of(dataset: Dataset, folder: Path, split: str) -> tuple[str, ...]:
 
 
 def read_clips(
-    dataset: Dataset, folder: Path, keypoints: str, subjects: Sequence[str], actions: str, stride: int, config: LiftingConfig
+    dataset: Dataset,
+    folder: Path,
+    keypoints: str,
+    subjects: Sequence[str],
+    actions: str,
+    stride: int,
+    config: LiftingConfig,
+    target: str = TARGETS[0],
 ) -> list[LiftingClip]:
-    """Clips of the named subjects, in the layout of the model.
+    """Clips of the named subjects, in the layout of the model; ``target`` is that of 3dhp.
 
     Raises:
         InputError: files missing or broken, or of another layout than the model's.
     """
     if dataset == "3dhp" and all(subject.startswith("TS") for subject in subjects):
-        clips = read_3dhp_test(folder, sequences=subjects)
+        clips = read_3dhp_test(folder, target, sequences=subjects)
     elif dataset == "3dhp":
-        clips = read_3dhp_train(folder, subjects=subjects)
+        clips = read_3dhp_train(folder, target, subjects)
     else:
         clips = read_h36m(folder, keypoints or KEYPOINTS[dataset], dataset, subjects, actions, stride, _from_coco)
     for clip in clips:

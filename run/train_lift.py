@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from dposer import __version__
 from dposer.data.lifting_clip import LiftingClip
+from dposer.data.mpi_inf_3dhp import TARGETS
 from dposer.errors import InputError
 from dposer.files import save_bytes
 from dposer.lifting.checkpoint import load_lifting, save_lifting
@@ -49,6 +50,8 @@ class Args:
     """Comma list on which the best weights are chosen; default: of the data set (h36m: S8). The papers choose on the test subjects."""
     actions: Annotated[str, tyro.conf.arg(aliases=["-a"])] = "*"
     """Comma list of what actions begin with."""
+    target: str = TARGETS[0]
+    """Of 3dhp: annot3 (true size) or univ_annot3; numbers of one cannot be compared with those of the other."""
     stride: int = 1
     """Keep every k-th frame."""
     output: Path = Path("output/lifting")
@@ -93,7 +96,7 @@ def main(args: Args) -> None:
 
 def _clips(args: Args, split: str, subjects: str) -> list[LiftingClip]:
     names = tuple(filter(None, subjects.split(","))) or subjects_of(args.dataset, args.data, split)
-    return read_clips(args.dataset, args.data, args.keypoints, names, args.actions, args.stride, args.config)
+    return read_clips(args.dataset, args.data, args.keypoints, names, args.actions, args.stride, args.config, args.target)
 
 
 def _train(args: Args, trainer: Trainer, validation: Sequence[LiftingClip]) -> list[list[str]]:
@@ -145,7 +148,7 @@ def _save(args: Args, trainer: Trainer, error: float, best: bool) -> None:
         "step": trainer.step,
         "windows": trainer.step * args.config.optim.batch,
         "training_frames": len(trainer.data.poses),
-        "data": args.data_note or f"{args.dataset}, keypoints {args.keypoints or 'default'}",
+        "data": args.data_note or f"{args.dataset}, {args.target if args.dataset == '3dhp' else args.keypoints or 'default keypoints'}",
         "validation_mpjpe_mm": round(1000 * error, 3),
     }
     checkpoint = trainer.checkpoint(provenance)
