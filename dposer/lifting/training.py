@@ -131,7 +131,8 @@ class Trainer:
     def start_from(self, checkpoint: LiftingCheckpoint) -> None:
         """Begin with trained weights: the same method's, or MixSTE's for any.
 
-        What MixSTE has not starts at zero, so that noisy poses, times and children are without effect at first.
+        Of what MixSTE has not, the keys of children start at zero. Times and noisy poses enter as drawn: were both at zero, neither would
+        get a gradient from the other, and the noisy pose would go unused for long.
 
         Raises:
             InputError: they are of another method or size.
@@ -145,12 +146,12 @@ class Trainer:
         with torch.no_grad():
             for name, tensor in self.model.state_dict().items():
                 given = checkpoint.weights.get(name)
-                if given is None:  # time.1 stays as drawn: a product of two zeros would never learn
-                    tensor.mul_(name.startswith("network.time.1"))
+                if given is None:
+                    tensor.mul_("qkv_xc" not in name)
                 elif given.shape == tensor.shape:
                     tensor.copy_(given)
                 else:  # the first layer, whose further inputs are the noisy pose
-                    tensor.zero_()[:, : given.shape[1]] = given
+                    tensor[:, : given.shape[1]] = given
         if self.ema is not None:
             torch._foreach_copy_(self.ema.shadow, [parameter.detach() for parameter in self.parameters])
 
