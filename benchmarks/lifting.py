@@ -151,8 +151,8 @@ def robustness(study: Study, folder: Path) -> str:
     _draw(curves, path)
     hypotheses, steps = _FEW
     note = (
-        f"P-Agg of H = {hypotheses}, K = {steps}, every {_SPARSER * study.every}th window of the test subjects; missing joints are interpolated over "
-        "time."
+        f"P-Agg of H = {hypotheses}, K = {steps}, every {_SPARSER * study.every}th window of the test subjects; missing joints are "
+        "interpolated over time."
     )
     picture = f"![MPJPE by noise and by missing joints]({folder.name}/{path.name})"
     return "\n\n".join([note, *parts, picture])
