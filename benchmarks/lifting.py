@@ -106,7 +106,7 @@ def accuracy(study: Study) -> str:
     notes = (
         f"Test subjects of the open benchmark, keypoints of the simulated detector, mean over {subjects} subjects. One hypothesis, one "
         f"step, all {windows} windows:",
-        f"H = {hypotheses}, K = {steps}, every {study.every}th window ({report.windows}); the first row of each is one hypothesis in one "
+        f"H = {hypotheses}, K = {steps}, one window in {study.every} ({report.windows}); the first row of each is one hypothesis in one "
         "step on the same windows:",
         "Other ways to one pose from the same hypotheses, by roots that are solved from the keypoints, and what the steps do:",
     )
@@ -151,7 +151,7 @@ def robustness(study: Study, folder: Path) -> str:
     _draw(curves, path)
     hypotheses, steps = _FEW
     note = (
-        f"P-Agg of H = {hypotheses}, K = {steps}, every {_SPARSER * study.every}th window of the test subjects; missing joints are "
+        f"P-Agg of H = {hypotheses}, K = {steps}, one window in {_SPARSER * study.every} of the test subjects; missing joints are "
         "interpolated over time."
     )
     picture = f"![MPJPE by noise and by missing joints]({folder.name}/{path.name})"

@@ -58,9 +58,15 @@ def parse(main: Callable[[Any], None], arguments: list[str]) -> Any:
         path, arguments = _pop_flag(arguments, "--config")
         if path is not None:
             needed = {f.name: tyro.MISSING for f in fields if f.default is f.default_factory is dataclasses.MISSING}
-            default = args_type(**needed, config=read_config(path, typing.get_type_hints(args_type)["config"]))
+            default = args_type(**needed, config=read_config(path, _settings_class(args_type)))
     description = (sys.modules[main.__module__].__doc__ or "").strip()
     return tyro.cli(args_type, args=arguments, default=default, description=description, prog=f"python -m {_module_name(main)}")
+
+
+def _settings_class(args_type: type) -> type:
+    """Of the field ``config``, which may be optional."""
+    hint = typing.get_type_hints(args_type)["config"]
+    return next(kind for kind in (*typing.get_args(hint), hint) if isinstance(kind, type) and dataclasses.is_dataclass(kind))
 
 
 def _module_name(main: Callable[[Any], None]) -> str:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from dposer.config import build, read_config
 from dposer.errors import InputError
+from dposer.lifting.config import LiftingConfig
 from dposer.prior.config import PriorConfig
 
 RECIPES = sorted((Path(__file__).parents[1] / "configs").rglob("*.py"))
@@ -16,8 +17,9 @@ RECIPES = sorted((Path(__file__).parents[1] / "configs").rglob("*.py"))
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_reads_and_survives_a_round_trip(path: Path) -> None:
-    config = read_config(path, PriorConfig)
-    assert PriorConfig.from_dict(config.to_dict()) == config
+    settings = LiftingConfig if path.parent.name == "lifting" else PriorConfig
+    config = read_config(path, settings)
+    assert settings.from_dict(config.to_dict(), str(path)) == config
 
 
 def test_the_published_recipe_is_the_default() -> None:
