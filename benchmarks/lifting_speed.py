@@ -20,7 +20,7 @@ from run._report import markdown
 
 _SIZES = {
     "the shipped size, 9 windows of 27 frames": (NetworkConfig(27, 64, 4, 4, 0.0), 9, 20, 10),
-    "the papers' size, a window of 243 frames": (NetworkConfig(243, 512, 8, 8, 0.0), 1, 2, 1),
+    "the papers' size, a window of 243 frames": (NetworkConfig(243, 512, 8, 8, 0.0), 1, 1, 1),
 }
 _BATCHES = (1, 8, 64, 512)
 
