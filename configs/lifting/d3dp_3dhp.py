@@ -1,4 +1,4 @@
-"""D3DP on MPI-INF-3DHP (Shan et al., ICCV 2023, table 3): 243 frames, true keypoints, losses in millimetres."""
+"""D3DP on MPI-INF-3DHP (Shan et al., ICCV 2023): 243 frames, true keypoints, losses in millimetres."""
 
 from dposer.lifting.config import LiftingConfig, LossConfig, OptimConfig
 

@@ -1,4 +1,4 @@
-"""D3DP on Human3.6M (Shan et al., ICCV 2023, table 1): 243 frames, CPN keypoints."""
+"""D3DP on Human3.6M (Shan et al., ICCV 2023): 243 frames, CPN keypoints."""
 
 from dposer.lifting.config import LiftingConfig, LossConfig, OptimConfig
 

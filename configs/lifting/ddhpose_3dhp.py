@@ -1,4 +1,4 @@
-"""DDHPose on MPI-INF-3DHP (Cai et al., AAAI 2024, table 3): 243 frames, true keypoints, losses in millimetres."""
+"""DDHPose on MPI-INF-3DHP (Cai et al., AAAI 2024): 243 frames, true keypoints, losses in millimetres."""
 
 from dposer.lifting.config import LiftingConfig, LossConfig, OptimConfig
 

@@ -1,4 +1,4 @@
-"""MixSTE on Human3.6M by its own recipe (Zhang et al., CVPR 2022, table 1): 243 frames, weighted loss."""
+"""MixSTE on Human3.6M by its own recipe (Zhang et al., CVPR 2022): 243 frames, weighted loss."""
 
 from dposer.lifting.config import LiftingConfig, LossConfig, OptimConfig
 

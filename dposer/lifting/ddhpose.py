@@ -51,7 +51,7 @@ def edge_averages(parents: Sequence[int], repeat: bool) -> tuple[Tensor, Tensor]
         places (2E,) of the entries (parent, child) in the order of the children and then of (child, parent), row by row in J × J, and
         M (2E, 2E).
 
-    Source: arXiv 2403.04444, eq. 6.
+    Source: arXiv 2403.04444, and its public code for the order.
     """
     edges = [(parent, child) for child, parent in enumerate(parents) if parent >= 0]
     row = {entry: number for number, entry in enumerate(edges + [(child, parent) for parent, child in edges])}

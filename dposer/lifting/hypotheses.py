@@ -7,7 +7,7 @@ Hypotheses are (..., H, F, J, 3) metres relative to the root: H hypotheses of F 
 where S is a joint, a limb, a frame, a window or a batch, and e the distance to the truth or, in the picture, to the keypoints.
 P-Agg is :func:`mean_pose`, J-Agg or JPMA :func:`joint_agg`, P-Best :func:`pose_best`, J-Best :func:`joint_best`.
 
-Source: Shan et al., D3DP (ICCV 2023, arXiv 2303.11579), section 3.3.
+Source: Shan et al., D3DP (ICCV 2023, arXiv 2303.11579).
 """
 
 from collections.abc import Callable

@@ -17,8 +17,8 @@ class Losses(nn.Module):
 
     - position: L_pos = mean ‖ŷ − y‖ (D3DP, arXiv 2303.11579).
     - bones: L_pos + w_l L_len + w_d L_dir with L_len the mean over bones of the squared error of lengths averaged over time and
-      L_dir that of squared errors of directions (DDHPose, arXiv 2403.04444, eqs. 12-14).
-    - mixste: mean w_j ‖ŷ − y‖ + 0.5 mean w_j (Δŷ)² + 2 mean ‖Δŷ − Δy‖ (MixSTE, CVPR 2022, section 3.3).
+      L_dir that of squared errors of directions (DDHPose, arXiv 2403.04444).
+    - mixste: mean w_j ‖ŷ − y‖ + 0.5 mean w_j (Δŷ)² + 2 mean ‖Δŷ − Δy‖ (MixSTE, CVPR 2022).
     - mse: mean (ŷ − y)².
     """
 

@@ -7,7 +7,6 @@ the denoiser of D3DP (Shan et al., ICCV 2023, arXiv 2303.11579).
 """
 
 import math
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -107,12 +106,6 @@ class _Sinusoid(nn.Module):
         frequencies = torch.exp(torch.arange(half, device=t.device) * (-math.log(10000) / (half - 1)))
         angles = t[:, None] * frequencies
         return torch.cat((angles.sin(), angles.cos()), -1)
-
-
-class AttentionMaker(Protocol):
-    """Attention of a level: 0 .. depth − 1."""
-
-    def __call__(self, level: int) -> nn.Module: ...
 
 
 class MixSTE(nn.Module):

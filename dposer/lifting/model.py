@@ -106,7 +106,7 @@ class Regressor(LiftingModel):
 class Diffusion(LiftingModel):
     """D3DP: the pose itself is diffused; DDHPose: its bones are, all with one time a window, and the denoiser estimates the clean pose.
 
-    Sources: Shan et al. (ICCV 2023, arXiv 2303.11579), section 3; Cai et al. (AAAI 2024, arXiv 2403.04444), section 3.
+    Sources: Shan et al. (ICCV 2023, arXiv 2303.11579); Cai et al. (AAAI 2024, arXiv 2403.04444).
     """
 
     def __init__(self, config: LiftingConfig) -> None:
@@ -145,7 +145,8 @@ class Diffusion(LiftingModel):
         if record is not None:
             record(pose.clamp(-bound, bound))
         if self.disentangled and self.config.compat:
-            return self.state(pose).clamp(-bound, bound)  # published: the bones of the pose before its clamp
+            limit = bound * self.config.diffusion.scale
+            return self.state(pose).clamp(-limit, limit)  # published: the bones of the pose before its clamp
         return self.state(pose.clamp(-bound, bound))
 
     def _denoise(self, state: Tensor, t: Tensor, keypoints: Tensor) -> Tensor:
@@ -202,7 +203,7 @@ class Diffusion(LiftingModel):
 
 
 def sampling_times(timesteps: int, steps: int) -> Tensor:
-    """(K + 1,) from T − 1 down to −1, clean data: evenly spaced, cut to whole steps (arXiv 2303.11579, section 3.3)."""
+    """(K + 1,) from T − 1 down to −1, clean data: evenly spaced, cut to whole steps (D3DP, arXiv 2303.11579)."""
     return torch.linspace(-1, timesteps - 1, steps + 1, dtype=torch.float64).trunc().flip(0)
 
 
