@@ -12,9 +12,10 @@ from benchmarks.motion import tell
 from benchmarks.motion_speed import peak
 from benchmarks.timing import seconds
 from dposer.lifting.config import LiftingConfig, NetworkConfig
+from dposer.lifting.d3dp import D3DP
 from dposer.lifting.ddhpose import ChildAttention, HierarchicalDenoiser, TreeAttention, chains
+from dposer.lifting.methods import build_model
 from dposer.lifting.mixste import Attention, Block, MixSTE
-from dposer.lifting.model import Diffusion, build_model
 from dposer.lifting.noise import Noise
 from run._report import markdown
 
@@ -33,7 +34,7 @@ def speed() -> str:
         for method in ("d3dp", "ddhpose"):
             torch.manual_seed(0)
             model = build_model(LiftingConfig(method=method, variant="compat", network=network)).eval()  # type: ignore[arg-type]
-            assert isinstance(model, Diffusion)
+            assert isinstance(model, D3DP)
             keypoints = 0.3 * torch.randn(windows, network.frames, 17, 2)
             noise = Noise.of(0, "clip", range(windows))
             mine = _timed(lambda m=model, k=keypoints, h=hypotheses, s=steps, n=noise: m.predict(k, h, s, n))
@@ -112,10 +113,10 @@ def multiplications(network: nn.Module, frames: int) -> int:
 
 
 @torch.no_grad()
-def looped(model: Diffusion, keypoints: Tensor, hypotheses: int, steps: int, noise: Noise) -> Tensor:
+def looped(model: D3DP, keypoints: Tensor, hypotheses: int, steps: int, noise: Noise) -> Tensor:
     """Like ``model.predict``, one hypothesis after another and the mirrored input after the straight one."""
     copy = build_model(model.config).eval()
-    assert isinstance(copy, Diffusion)
+    assert isinstance(copy, D3DP)
     copy.load_state_dict(model.state_dict())
     copy.network = _OneByOne(model)
     found = []
@@ -127,14 +128,14 @@ def looped(model: Diffusion, keypoints: Tensor, hypotheses: int, steps: int, noi
     return poses
 
 
-def _hypothesis(model: Diffusion, keypoints: Tensor, steps: int, noise: Noise, window: int, number: int) -> Tensor:
-    return model._sampled(keypoints, steps, noise.streams([(window, number)]))[0]
+def _hypothesis(model: D3DP, keypoints: Tensor, steps: int, noise: Noise, window: int, number: int) -> Tensor:
+    return model.lift(keypoints, steps, noise.streams([(window, number)]))[0]
 
 
 class _OneByOne(nn.Module):
     """Each sequence alone through :func:`_written_out`."""
 
-    def __init__(self, model: Diffusion) -> None:
+    def __init__(self, model: D3DP) -> None:
         super().__init__()
         assert isinstance(model.network, MixSTE)
         self.network, self.layout = model.network, model.config.skeleton

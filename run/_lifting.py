@@ -35,14 +35,15 @@ def read_clips(
     stride: int,
     config: LiftingConfig,
     target: str = TARGETS[0],
+    aspect: Literal["clean", "compat"] = "clean",
 ) -> list[LiftingClip]:
-    """Clips of the named subjects, in the layout of the model; ``target`` is that of 3dhp.
+    """Clips of the named subjects, in the layout of the model; ``target`` and ``aspect`` are those of 3dhp.
 
     Raises:
         InputError: files missing or broken, or of another layout than the model's.
     """
     if dataset == "3dhp" and all(subject.startswith("TS") for subject in subjects):
-        clips = read_3dhp_test(folder, target, sequences=subjects)
+        clips = read_3dhp_test(folder, target, aspect, None if subjects == _SPLITS_3DHP["test"] else subjects)  # of all, those there are
     elif dataset == "3dhp":
         clips = read_3dhp_train(folder, target, subjects)
     else:

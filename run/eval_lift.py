@@ -24,7 +24,7 @@ import tyro
 from torch import Tensor
 
 from dposer.data.lifting_clip import LiftingClip
-from dposer.data.mpi_inf_3dhp import TARGETS, read_3dhp_test
+from dposer.data.mpi_inf_3dhp import TARGETS
 from dposer.errors import InputError
 from dposer.files import save_bytes
 from dposer.lifting import Lifter
@@ -131,15 +131,13 @@ def main(args: Args) -> None:
 
 
 def _clips(args: Args, config: LiftingConfig) -> list[LiftingClip]:
-    subjects = tuple(filter(None, args.subjects.split(","))) or subjects_of(args.dataset, args.data, "test")
-    if args.dataset != "3dhp":
-        return read_clips(args.dataset, args.data, args.keypoints, subjects, args.actions, args.downsample, config)
-    if args.downsample != 1 or args.actions != "*" or args.keypoints:
+    if args.dataset == "3dhp" and (args.downsample != 1 or args.actions != "*" or args.keypoints):
         raise InputError(
             "--downsample, --actions, --keypoints: 3dhp has none of them, its protocol counts every valid frame; leave them out"
         )
-    chosen = subjects if args.subjects else None
-    return read_3dhp_test(args.data, args.target, "compat" if args.compat else "clean", chosen)
+    subjects = tuple(filter(None, args.subjects.split(","))) or subjects_of(args.dataset, args.data, "test")
+    aspect: Literal["compat", "clean"] = "compat" if args.compat else "clean"
+    return read_clips(args.dataset, args.data, args.keypoints, subjects, args.actions, args.downsample, config, args.target, aspect)
 
 
 def _write(args: Args, report: Report, device: torch.device) -> None:

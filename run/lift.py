@@ -50,6 +50,7 @@ from dposer.lifting import Lifted, Lifter
 from dposer.lifting.config import Method
 from dposer.lifting.hypotheses import joint_agg, joint_best, pose_best, solve_root
 from dposer.lifting.inputs import resample_keypoints, resample_rate, to_layout
+from dposer.lifting.model import MAX_BATCH
 from dposer.metrics.poses import mpjpe, pa_mpjpe, root_aligned
 from dposer.solvers.motion_fitting import fit_motion
 from dposer.viz import contact_sheet, save_image
@@ -102,7 +103,7 @@ class Args:
     """How hypotheses become one pose: their mean, geometric median, or by reprojection joint by joint (JPMA), limb by limb, softly."""
     overlap: int | None = None
     """Frames by which windows overlap and are blended; default: a quarter of a window; 0: none, as published."""
-    max_batch: Annotated[int, tyro.conf.arg(aliases=["-b"])] = 256
+    max_batch: Annotated[int, tyro.conf.arg(aliases=["-b"])] = MAX_BATCH
     """Sequences that the network sees at once; less takes less memory."""
     render_truth: Path | None = None
     """The true 3D joints, to draw and to measure by: .npz/.npy (F, J, 3), metres before the camera, or a SMPL-X motion there."""

@@ -32,7 +32,7 @@ from dposer.files import save_npz
 from dposer.lifting.checkpoint import LiftingCheckpoint, save_lifting
 from dposer.lifting.config import LiftingConfig, NetworkConfig
 from dposer.lifting.convert import export_published
-from dposer.lifting.model import build_model
+from dposer.lifting.methods import build_model
 from dposer.prior.config import ModelConfig
 from dposer.prior.networks import build_network
 from tests.capture import write_corpus

@@ -15,7 +15,8 @@ from torch import Tensor
 from dposer.errors import InputError
 from dposer.files import PathLike, existing_file, save_bytes
 from dposer.lifting.config import LiftingConfig
-from dposer.lifting.model import LiftingModel, build_model, sizes
+from dposer.lifting.methods import build_model
+from dposer.lifting.model import LiftingModel, sizes
 from dposer.prior.checkpoint import read_safetensors
 
 FORMAT = "dposer.lifting/1"

@@ -7,7 +7,8 @@ from typing import Any, Literal
 from dposer.body.skeleton import H36M_17, MPI_INF_3DHP_17, Layout
 from dposer.config import build
 
-Method = Literal["mixste", "d3dp", "ddhpose"]
+Method = Literal["mixste", "d3dp", "ddhpose", "diffhpe-2d", "diffhpe", "graformer", "cross-channel", "single-graph"]
+Inputs = Literal["points", "visible", "mixture"]
 _LAYOUTS = {layout.name: layout for layout in (H36M_17, MPI_INF_3DHP_17)}
 
 
@@ -19,10 +20,12 @@ class NetworkConfig:
     """Of a window."""
     channels: int = 512
     depth: int = 8
-    """Pairs of a spatial and a temporal block."""
+    """Pairs of a spatial and a temporal block; layers of graph networks."""
     heads: int = 8
     drop_path: float = 0.1
     """Stochastic depth of the last pair, rising from 0 at the first."""
+    dropout: float = 0.0
+    """Of graph networks."""
 
 
 @dataclass(frozen=True)
@@ -30,11 +33,78 @@ class DiffusionConfig:
     """The process; without effect on a regressor."""
 
     timesteps: int = 1000
-    """Of the cosine schedule."""
+    schedule: Literal["cosine", "linear", "quad"] = "cosine"
+    """quad: the square roots of betas are evenly spaced."""
+    beta_start: float = 1e-4
+    """Of linear and quad."""
+    beta_end: float = 0.999
+    """Of linear and quad; the most that cosine has."""
     scale: float = 1.0
     """Of the signal."""
     bound: float = 1.1
     """Clamp of the state, in units of ``scale``, and of the estimated pose, in metres."""
+
+
+@dataclass(frozen=True)
+class ConditionConfig:
+    """How DiffHPE's denoiser is told the keypoints."""
+
+    kind: Literal["points", "features", "trained", "none"] = "points"
+    """points: as they are (diffhpe-2d); features: those of a trained MixSTE, which stays as it is (diffhpe); trained: of one that is
+    trained along; none: not at all."""
+    channels: int = 64
+    """Of that MixSTE, and of the noisy pose beside its features."""
+    depth: int = 8
+    heads: int = 8
+    encode_pose: bool = True
+    """A linear layer takes the noisy pose to as many channels; else it enters as it is."""
+    keep_head: bool = False
+    """Condition on the pose that MixSTE estimates, not on its features."""
+    mix: Literal["concat", "sum", "depth"] = "concat"
+    """Side by side, or added; depth: only depth is diffused, x and y are the keypoints laid back at the depth that comes out."""
+    drop: float = 0.0
+    """Probability by which a sequence is trained without its condition, for guidance."""
+    drop_share: float = 1.0
+    """Below 1: of such a sequence every keypoint is dropped with this probability, before the condition is worked out."""
+    guidance: float = 0.0
+    """w of (1 + w) conditional − w unconditional noise."""
+
+
+@dataclass(frozen=True)
+class RefineConfig:
+    """The refiners: noise, where their few steps start, and what is refined."""
+
+    noise: float = 0.1
+    """Of the keypoints, that of the pose being 1."""
+    noise_from: Literal["constant", "mixture"] = "constant"
+    """mixture: noise of the keypoints as wide as the joint's mixture."""
+    component: Literal["first", "draw"] = "first"
+    """Which mean of the mixture the keypoint is in training."""
+    forward: Literal["zero_mean", "mixture"] = "zero_mean"
+    """mixture: the state decays to the mixture's mean, not to zero."""
+    guidance: Literal["clean", "noisy"] = "clean"
+    """Which keypoints the second branch sees (cross-channel)."""
+    span: int = 12
+    """T': steps are taken from below this time."""
+    eta: float = 0.0
+    skip: Literal["uniform", "quad"] = "uniform"
+    start: Literal["lifter", "drawn"] = "lifter"
+    """drawn: every hypothesis lifts keypoints of its own, drawn from the mixture."""
+    spread: float = 1.0
+    """By which the mixture's deviations are multiplied then."""
+
+
+@dataclass(frozen=True)
+class OcclusionConfig:
+    """What is hidden or disturbed of the keypoints in training."""
+
+    pattern: Literal["none", "random", "arm_leg", "joints", "frames", "noise", "mixed"] = "none"
+    """random: single keypoints; arm_leg: left arm and right leg in single frames; joints: the right leg for a while; frames: everything
+    for a while; noise: white noise; mixed: one of the others but noise, or none, for each window."""
+    share: float = 0.2
+    """Of keypoints (random) or frames; mixed has its own."""
+    sigma: float = 5.0
+    """Pixels (noise), in a picture 1000 pixels wide."""
 
 
 @dataclass(frozen=True)
@@ -54,17 +124,27 @@ class LossConfig:
     """Metres that bone lengths are measured in. Published: ``unit``, so that lengths hardly count in metres and rule in millimetres."""
     squared: bool = False
     """Minimise half the square of the loss, as the published code does by seeding the backward pass with the loss itself."""
+    consistency: float = 0.0
+    """λ of the variance of bone lengths over time of the clean pose that is estimated (DiffHPE)."""
+    symmetry: float = 0.0
+    """λ of squared differences between lengths of left and right bones (DiffHPE)."""
 
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """AdamW and the length of training."""
+    """The optimiser and the length of training."""
 
     lr: float = 1e-4
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    """adam: ``weight_decay`` is added to gradients."""
     decay: float = 0.993
-    """Of the learning rate, each epoch."""
-    schedule: Literal["exponential", "cosine"] = "exponential"
-    """cosine: from ``lr`` to 0 over all epochs, in place of ``decay``."""
+    """Of the learning rate, every ``decay_epochs``."""
+    decay_epochs: int = 1
+    schedule: Literal["exponential", "cosine", "plateau"] = "exponential"
+    """cosine: from ``lr`` to 0 over all epochs, in place of ``decay``; plateau: times ``decay`` after ``patience`` epochs in which the
+    validation error was not a ``threshold`` share below its best."""
+    patience: int = 11
+    threshold: float = 0.1
     warmup: int = 0
     """Steps over which the rate rises."""
     weight_decay: float = 0.1
@@ -97,8 +177,15 @@ class LiftingConfig:
     """Of the training data; clips are resampled to it."""
     flip: bool = True
     """Average each prediction with that of the mirrored input."""
+    inputs: Inputs = "points"
+    """What the network sees of a joint: its keypoint; with a column that says whether it is seen; or a mixture of Gaussians (refiners)."""
+    hidden: Literal["filled", "zero"] = "filled"
+    """What stands for a missing keypoint: its neighbours in time, or the middle of the picture (DiffHPE)."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    condition: ConditionConfig = field(default_factory=ConditionConfig)
+    refine: RefineConfig = field(default_factory=RefineConfig)
+    occlusion: OcclusionConfig = field(default_factory=OcclusionConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     seed: int = 1

@@ -17,6 +17,7 @@ from dposer.errors import InputError
 from dposer.files import PathLike, existing_file, save_tensors
 from dposer.lifting.checkpoint import LiftingCheckpoint, check_weights
 from dposer.lifting.config import DiffusionConfig, LiftingConfig, LossConfig, Method, NetworkConfig
+from dposer.lifting.methods import build_model
 
 _WHAT = "published weights of MixSTE, D3DP or DDHPose (.bin with model_pos)"
 _PREFIXES: dict[Method, str] = {"mixste": "module.", "d3dp": "module.pose_estimator.", "ddhpose": "module.dir_bone_estimator."}
@@ -158,8 +159,6 @@ def _method(path: Path, state: dict[str, Tensor]) -> Method:
 
 
 def _our_names(config: LiftingConfig) -> list[str]:
-    from dposer.lifting.model import build_model
-
     with torch.device("meta"):
         return list(build_model(config).state_dict())
 

@@ -12,6 +12,9 @@ from torch import Tensor, nn
 from dposer.body.skeleton import Layout
 from dposer.lifting.mixste import Attention, MixSTE
 
+SHORTEST = 1e-6
+"""Metres."""
+
 # ---- the tree ----------------------------------------------------------------------------------------------------------
 
 
@@ -64,18 +67,17 @@ def edge_averages(parents: Sequence[int], repeat: bool) -> tuple[Tensor, Tensor]
     return torch.tensor([i * len(parents) + j for i, j in row]), mix.float()
 
 
-def bones(pose: Tensor, parents: Sequence[int], eps: float = 1e-6) -> Tensor:
+def bones(pose: Tensor, parents: Sequence[int]) -> Tensor:
     """d_i = (y_i − y_parent) / ℓ_i,  ℓ_i = |y_i − y_parent|: (..., J, 3) → (..., J, 4), direction and length; zeros for the root.
 
-    Args:
-        eps: metres below which a bone has no direction (zero); 0 as published, where such a bone is NaN.
+    A bone shorter than :data:`SHORTEST` has no direction (zeros); the published code has NaN there if it has no length.
 
     Source: arXiv 2403.04444, eq. 1.
     """
     up = torch.tensor([parent if parent >= 0 else joint for joint, parent in enumerate(parents)], device=pose.device)
     vector = pose - pose[..., up, :]
     length = vector.square().sum(-1, keepdim=True)
-    there = (up != torch.arange(len(parents), device=pose.device))[:, None] & (length > eps**2 if eps else True)
+    there = (up != torch.arange(len(parents), device=pose.device))[:, None] & (length > SHORTEST**2)
     length = torch.where(there, length, 1.0).sqrt()  # no gradient where the root of zero would have an infinite one
     return torch.cat((torch.where(there, vector / length, 0.0), torch.where(there, length, 0.0)), -1)
 

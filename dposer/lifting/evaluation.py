@@ -34,10 +34,12 @@ from dposer.data.lifting_clip import LiftingClip
 from dposer.errors import InputError
 from dposer.geometry.lens import Lens
 from dposer.geometry.procrustes import procrustes_align
+from dposer.lifting.config import LiftingConfig
 from dposer.lifting.ddhpose import levels
 from dposer.lifting.hypotheses import AGGREGATES, Scope, joint_agg, joint_best, mean_pose, pose_best, solve_root
-from dposer.lifting.model import LiftingModel, Progress
+from dposer.lifting.model import MAX_BATCH, LiftingModel, Progress
 from dposer.lifting.noise import Noise
+from dposer.lifting.observed import screen_keypoints
 from dposer.lifting.report import AVERAGE, POOLED, Report, Row, WindowErrors
 from dposer.lifting.training import Pair
 from dposer.lifting.windows import LastWindow, clip_starts, gather, merge
@@ -63,7 +65,7 @@ class EvalSettings:
     """K."""
     batch: int = 4
     """Windows lifted at once; without effect on results but for P-Best over a batch."""
-    max_batch: int = 256
+    max_batch: int = MAX_BATCH
     """Sequences that the network sees at once; without effect on results."""
     scope: Scope = "frame"
     """P-Best is one hypothesis for a frame, a window, or (published) all windows of a clip that are lifted at once."""
@@ -136,7 +138,7 @@ def evaluate(
     hypotheses = steps = at_bound = coordinates = 0
     was_training = model.training
     model.eval()
-    for batch in _batches(clips, frames, settings):
+    for batch in _batches(clips, model.config, settings):
         poses = _lift(model, batch, settings)
         steps, hypotheses = poses.shape[1:3]
         at_bound += int((poses[:, -1].abs() == model.config.diffusion.bound).sum())
@@ -183,8 +185,10 @@ class _Film:
 
     clip: LiftingClip
     starts: Tensor
+    observed: Tensor
+    """What the network sees."""
     keypoints: Tensor
-    """In screen units, gaps filled, as the network sees them."""
+    """In screen units, gaps filled."""
     confidence: Tensor
     pose: Tensor
     root: Tensor
@@ -195,14 +199,15 @@ class _Film:
     """Of each window that is done, what :func:`_settle` returns."""
 
     @classmethod
-    def of(cls, clip: LiftingClip, starts: Tensor) -> "_Film":
+    def of(cls, clip: LiftingClip, starts: Tensor, config: LiftingConfig) -> "_Film":
         assert clip.joints is not None
-        pair, count = Pair.of(clip), len(clip)
+        pair, count = Pair.of(clip, config), len(clip)
         lens = (Lens.of_size(*clip.size) if clip.lens is None else clip.lens).on_screen(clip.size)
         return cls(
             clip=clip,
             starts=starts,
-            keypoints=pair.keypoints,
+            observed=pair.observed,
+            keypoints=screen_keypoints(clip.keypoints, clip.size, clip.layout)[0],
             confidence=torch.from_numpy(clip.keypoints[..., 2].astype(np.float32)),
             pose=pair.pose,
             root=torch.from_numpy(clip.joints[:, clip.root].astype(np.float32)),
@@ -223,11 +228,11 @@ def _starts(clips: Sequence[LiftingClip], frames: int, settings: EvalSettings) -
         before += len(starts)
 
 
-def _batches(clips: Sequence[LiftingClip], frames: int, settings: EvalSettings) -> Iterator[Batch]:
+def _batches(clips: Sequence[LiftingClip], config: LiftingConfig, settings: EvalSettings) -> Iterator[Batch]:
     """Full ones, across clips; those of P-Best over a batch end with their clip, as published ones do."""
     batch: Batch = []
-    for clip, starts in zip(clips, _starts(clips, frames, settings), strict=True):
-        film = _Film.of(clip, starts)
+    for clip, starts in zip(clips, _starts(clips, config.network.frames, settings), strict=True):
+        film = _Film.of(clip, starts, config)
         for i in range(len(starts)):
             batch.append((film, starts[i : i + 1]))
             if len(batch) == settings.batch or (settings.scope == "batch" and i == len(starts) - 1):
@@ -243,10 +248,10 @@ def _stacked(batch: Batch, name: str, frames: int) -> Tensor:
 
 def _lift(model: LiftingModel, batch: Batch, settings: EvalSettings) -> Tensor:
     """(B, K, H, F, J, 3), the root at zero."""
-    keypoints = _stacked(batch, "keypoints", model.config.network.frames)
-    device = next((parameter.device for parameter in model.parameters()), keypoints.device)
+    observed = _stacked(batch, "observed", model.config.network.frames)
+    device = next((parameter.device for parameter in model.parameters()), observed.device)
     noise = Noise(tuple(key for film, start in batch for key in Noise.of(settings.seed, film.clip.name, start).keys))
-    poses = model.predict(keypoints.to(device), settings.hypotheses, settings.steps, noise, settings.max_batch)
+    poses = model.predict(observed.to(device), settings.hypotheses, settings.steps, noise, settings.max_batch)
     poses[..., batch[0][0].clip.root, :] = 0
     return poses
 

@@ -1,6 +1,5 @@
 """The public face: 2D keypoints of one person in, hypotheses of the 3D pose out."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,16 +10,15 @@ from torch import Tensor
 from dposer.assets import asset
 from dposer.errors import InputError
 from dposer.files import PathLike
-from dposer.geometry.lens import Lens, screen
+from dposer.geometry.lens import Lens
 from dposer.lifting.checkpoint import LiftingCheckpoint, load_lifting
 from dposer.lifting.config import LiftingConfig
 from dposer.lifting.hypotheses import AGGREGATES, solve_root
 from dposer.lifting.inputs import check_plausible, fill_gaps
-from dposer.lifting.model import LiftingModel
+from dposer.lifting.model import MAX_BATCH, LiftingModel, Progress
 from dposer.lifting.noise import Noise
+from dposer.lifting.observed import observe
 from dposer.lifting.windows import clip_starts, gather, merge, overlapping_starts
-
-Progress = Callable[[int, int], None]
 
 SHIPPED = {method: f"lifting-{method}-open.safetensors" for method in ("mixste", "d3dp", "ddhpose")}
 """Weights that come with the library, trained on the open benchmark."""
@@ -93,7 +91,7 @@ class Lifter:
         steps: int = 10,
         aggregate: str = "auto",
         overlap: int = 0,
-        max_batch: int = 256,
+        max_batch: int = MAX_BATCH,
         seed: int = 0,
         name: str = "",
         progress: Progress | None = None,
@@ -117,18 +115,19 @@ class Lifter:
         Raises:
             InputError: wrong shapes, numbers that are no pixels, no person.
         """
-        points, filled = self._points(keypoints)
+        keypoints, filled = self._whole(keypoints)
+        points = keypoints[..., :2]
         frames, length = self.config.network.frames, len(points)
         if not 0 <= overlap < frames:
             raise InputError(f"overlap = {overlap}, expected from 0 to below the {frames} frames of a window")
         if aggregate != "auto" and aggregate not in AGGREGATES:
             raise InputError(f"aggregate {aggregate!r}, expected auto, {', '.join(AGGREGATES)}")
-        notes = list(check_plausible(np.concatenate((points, ~filled[..., None]), -1), self.config.skeleton, (int(size[0]), int(size[1]))))
+        notes = list(check_plausible(keypoints, self.config.skeleton, (int(size[0]), int(size[1]))))
         if length < frames:
             notes.append(f"{length} frames, fewer than the {frames} of a window: the last was repeated")
         starts = overlapping_starts(length, frames, frames - overlap) if overlap else clip_starts(length, frames)
         pixels = torch.from_numpy(points.astype(np.float32))
-        windows = gather(screen(pixels, size), starts, frames)
+        windows = gather(observe(keypoints, size, self.config), starts, frames)
         found, taken = self._predicted(windows, hypotheses, steps, Noise.of(seed, name, starts), max_batch, progress)
         # (windows, H, F, J, 3): time comes first while windows are merged
         whole = merge(found.transpose(1, 2), starts, length, fade=overlap > 0).transpose(0, 1)
@@ -163,8 +162,8 @@ class Lifter:
             poses.append(every[:, -1].cpu())
         return torch.cat(poses), taken
 
-    def _points(self, keypoints: Tensor | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(F, J, 2) pixels without gaps, and which were filled in (F, J)."""
+    def _whole(self, keypoints: Tensor | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(F, J, 3) pixels without gaps and confidence, and which were filled in (F, J)."""
         array = np.asarray(keypoints.detach().cpu() if isinstance(keypoints, Tensor) else keypoints, dtype=np.float64)
         layout = self.config.skeleton
         if array.ndim != 3 or array.shape[1] != len(layout.joints) or array.shape[2] not in (2, 3) or not len(array):
@@ -174,4 +173,5 @@ class Lifter:
             )
         if array.shape[2] == 2:
             array = np.concatenate((array, np.isfinite(array).all(-1, keepdims=True)), -1)
-        return fill_gaps(array, layout)
+        points, filled = fill_gaps(array, layout)
+        return np.concatenate((points, np.where(filled, 0.0, array[..., 2])[..., None]), -1), filled

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -32,14 +33,23 @@ class Noise:
 
     def streams(self, pairs: Sequence[tuple[int, int]]) -> "NoiseStreams":
         """Of (window, hypothesis) pairs."""
-        return NoiseStreams([keyed_generator("cpu", self.keys[window], hypothesis) for window, hypothesis in pairs])
+        return NoiseStreams([(self.keys[window], hypothesis) for window, hypothesis in pairs])
 
 
-@dataclass(frozen=True)
+@dataclass
 class NoiseStreams:
-    """One a row of the arrays it is asked to fill."""
+    """One a row of the arrays it is asked to fill.
 
-    generators: list[torch.Generator]
+    Args:
+        keys: of a row: those that differ give independent streams.
+    """
+
+    keys: list[tuple[str, int]]
+
+    @cached_property
+    def generators(self) -> list[torch.Generator]:
+        """Made when first asked for: deterministic methods never do."""
+        return [keyed_generator("cpu", *key) for key in self.keys]
 
     def __call__(self, like: Tensor) -> Tensor:
         """z ~ N(0, I) like (rows, ...), drawn on the CPU: the same on every device."""

@@ -20,10 +20,11 @@ from dposer.errors import InputError
 from dposer.files import load_tensors, save_tensors
 from dposer.lifting.checkpoint import LiftingCheckpoint
 from dposer.lifting.config import LiftingConfig, OptimConfig
-from dposer.lifting.inputs import fill_gaps
-from dposer.lifting.model import LiftingModel, build_model
+from dposer.lifting.methods import build_model
+from dposer.lifting.model import LiftingModel
 from dposer.lifting.noise import Noise
-from dposer.lifting.windows import clip_starts, flip, gather, screen, train_starts
+from dposer.lifting.observed import mirrored, observe
+from dposer.lifting.windows import clip_starts, flip, gather, train_starts
 from dposer.metrics.poses import mpjpe
 from dposer.prior.training import Ema, World, average_gradients
 from dposer.randomness import keyed_generator
@@ -37,37 +38,30 @@ SNAPSHOT = "snapshot.pt"
 class Pair:
     """What a network sees of a clip and what it should say, F frames."""
 
-    keypoints: Tensor
-    """(F, J, 2) in screen units, gaps filled."""
+    observed: Tensor
+    """(F, J, I), see :mod:`dposer.lifting.observed`."""
     pose: Tensor
     """(F, J, 3) metres, relative to the root, which is zero."""
 
     @classmethod
-    def of(cls, clip: LiftingClip) -> "Pair":
+    def of(cls, clip: LiftingClip, config: LiftingConfig) -> "Pair":
         """Raises :class:`InputError` for a clip without 3D joints."""
         if clip.joints is None:
             raise InputError(f"{clip.name}: no 3D joints, which training needs; leave this subject out")
         pose = clip.joints - clip.joints[:, clip.root : clip.root + 1]
-        return cls(screen_keypoints(clip), torch.from_numpy(np.ascontiguousarray(pose, dtype=np.float32)))
-
-
-def screen_keypoints(clip: LiftingClip) -> Tensor:
-    """(F, J, 2) in screen units; missing ones filled in."""
-    seen = clip.keypoints[..., 2] > 0
-    filled = clip.keypoints[..., :2] if bool(seen.all()) else fill_gaps(clip.keypoints, clip.layout)[0]
-    return screen(torch.from_numpy(np.ascontiguousarray(filled, dtype=np.float32)), clip.size)
+        return cls(observe(clip.keypoints, clip.size, config), torch.from_numpy(np.ascontiguousarray(pose, dtype=np.float32)))
 
 
 class WindowSet:
     """All windows of the training clips, from one copy of their frames."""
 
     def __init__(self, clips: Sequence[LiftingClip], config: LiftingConfig, device: torch.device) -> None:
-        pairs = [Pair.of(clip) for clip in clips]
+        pairs = [Pair.of(clip, config) for clip in clips]
         if not pairs:
             raise InputError("training set: no clip, expected some; check the subjects and actions")
-        self.keypoints = torch.cat([pair.keypoints for pair in pairs]).to(device)
+        self.observed = torch.cat([pair.observed for pair in pairs]).to(device)
         self.poses = torch.cat([pair.pose for pair in pairs]).to(device)
-        self.frames, self.random_start, self.layout = config.network.frames, config.optim.random_start, config.skeleton
+        self.frames, self.random_start, self.config = config.network.frames, config.optim.random_start, config
         lengths = torch.tensor([len(pair.pose) for pair in pairs])
         starts = [train_starts(int(length), self.frames) for length in lengths]
         clip = torch.repeat_interleave(torch.arange(len(pairs)), torch.tensor([len(some) for some in starts]))
@@ -79,19 +73,21 @@ class WindowSet:
         return len(self._start) * (1 + self.flips)
 
     def windows(self, numbers: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Keypoints and poses of some windows; the second half of all windows are the mirrored ones."""
-        mirrored, rows = numbers >= len(self._start), numbers % len(self._start)
+        """What is observed of some windows, and their poses; the second half of all windows are the mirrored ones."""
+        turned, rows = numbers >= len(self._start), numbers % len(self._start)
         first, length, start = self._first[rows], self._length[rows], self._start[rows]
         if self.random_start:
             room = (length - self.frames).clamp(min=0)
             drawn = (torch.rand(len(rows), generator=generator) * (room + 1)).long().clamp(max=room)
             start = torch.where(length > self.frames, drawn, start)
         index = (start[:, None] + torch.arange(self.frames)).clamp(min=0).minimum(length[:, None] - 1) + first[:, None]
-        index, side = index.to(self.poses.device), mirrored.to(self.poses.device)[:, None, None, None]
-        keypoints, poses = self.keypoints[index], self.poses[index]
+        index, side = index.to(self.poses.device), turned.to(self.poses.device)[:, None, None, None]
+        observed, poses = self.observed[index], self.poses[index]
         if not self.flips:
-            return keypoints, poses
-        return torch.where(side, flip(keypoints, self.layout), keypoints), torch.where(side, flip(poses, self.layout), poses)
+            return observed, poses
+        layout = self.config.skeleton
+        other = mirrored(observed, self.config.inputs, layout)
+        return torch.where(side, other, observed), torch.where(side, flip(poses, layout), poses)
 
 
 class Trainer:
@@ -120,7 +116,7 @@ class Trainer:
             torch.manual_seed(config.seed)
             self.model = build_model(config).to(self.device)
         self.data = WindowSet(clips, config, self.device)
-        self.parameters = list(self.model.parameters())
+        self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.ema = Ema(self.parameters, config.optim.ema) if config.optim.ema else None
         self.optimizer = torch.optim.AdamW(
             self.parameters, lr=config.optim.lr, weight_decay=config.optim.weight_decay, fused=self.device.type in ("cpu", "cuda")
@@ -129,29 +125,8 @@ class Trainer:
         self._order: tuple[int, Tensor] = (-1, torch.empty(0, dtype=torch.long))
 
     def start_from(self, checkpoint: LiftingCheckpoint) -> None:
-        """Begin with trained weights: the same method's, or MixSTE's for any.
-
-        Of what MixSTE has not, the keys of children start at zero. Times and noisy poses enter as drawn: were both at zero, neither would
-        get a gradient from the other, and the noisy pose would go unused for long.
-
-        Raises:
-            InputError: they are of another method or size.
-        """
-        theirs, mine = checkpoint.config, self.config
-        if theirs.network != mine.network or theirs.layout != mine.layout or theirs.method not in ("mixste", mine.method):
-            raise InputError(
-                f"the weights to start from are of {theirs.method}, {theirs.layout}, {theirs.network}; the recipe says {mine.method}, "
-                f"{mine.layout}, {mine.network}; give weights of that method or of mixste, and their network"
-            )
-        with torch.no_grad():
-            for name, tensor in self.model.state_dict().items():
-                given = checkpoint.weights.get(name)
-                if given is None:
-                    tensor.mul_("qkv_xc" not in name)
-                elif given.shape == tensor.shape:
-                    tensor.copy_(given)
-                else:  # the first layer, whose further inputs are the noisy pose
-                    tensor[:, : given.shape[1]] = given
+        """Begin with trained weights, see :meth:`LiftingModel.start_from`."""
+        self.model.start_from(checkpoint.config, checkpoint.weights)
         if self.ema is not None:
             torch._foreach_copy_(self.ema.shadow, [parameter.detach() for parameter in self.parameters])
 
@@ -191,10 +166,10 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         generator = keyed_generator("cpu", self.config.seed, self.step, self.world.rank)
-        keypoints, poses = self.data.windows(self._batch(), generator)
+        observed, poses = self.data.windows(self._batch(), generator)
         _seed(self.device, self.config.seed, self.step, self.world.rank)  # stochastic depth draws from the default generator
         with torch.autocast(self.device.type, torch.bfloat16, enabled=optim.amp and self.device.type == "cuda"):
-            losses = self.model.loss(keypoints, poses, generator if self.device.type == "cpu" else None)
+            losses = self.model.loss(observed, poses, generator if self.device.type == "cpu" else None)
         self.optimizer.zero_grad()
         losses["loss"].backward()
         if self.world.size > 1:
@@ -226,7 +201,7 @@ class Trainer:
         """The current weights, averaged if they are, on the CPU."""
         weights = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
         if self.ema is not None:
-            names = [name for name, _ in self.model.named_parameters()]
+            names = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
             weights |= {name: tensor.cpu().clone() for name, tensor in zip(names, self.ema.shadow, strict=True)}
         return LiftingCheckpoint(self.config, weights, provenance or {})
 
@@ -271,7 +246,7 @@ class Trainer:
 
     def _fingerprint(self) -> list[float]:
         double = self.data.poses.double()
-        return [float(len(double)), round(float(double.sum()), 2), round(float(self.data.keypoints.double().sum()), 2)]
+        return [float(len(double)), round(float(double.sum()), 2), round(float(self.data.observed.double().sum()), 2)]
 
 
 def learning_rate(step: int, epoch_steps: int, config: OptimConfig) -> float:
@@ -287,12 +262,12 @@ def validation_error(model: LiftingModel, clips: Sequence[LiftingClip], every: i
     frames, total, count = model.config.network.frames, 0.0, 0
     device = next(model.parameters()).device
     for number, clip in enumerate(clips):
-        pair = Pair.of(clip)
+        pair = Pair.of(clip, model.config)
         starts = clip_starts(len(clip), frames)[number % every :: every]
         if not len(starts):
             continue
-        keypoints = gather(pair.keypoints, starts, frames).to(device)
-        poses = model.predict(keypoints, noise=Noise.of(0, clip.name, starts), max_batch=max_batch)[:, -1, 0].cpu()
+        observed = gather(pair.observed, starts, frames).to(device)
+        poses = model.predict(observed, noise=Noise.of(0, clip.name, starts), max_batch=max_batch)[:, -1, 0].cpu()
         total += float(mpjpe(poses, gather(pair.pose, starts, frames)).mean(1).sum())
         count += len(starts)
     if not count:

@@ -3,6 +3,7 @@
 Source: the rules of VideoPose3D (Pavllo et al., CVPR 2019) as D3DP and DDHPose keep them, and those of MixSTE (CVPR 2022).
 """
 
+from collections.abc import Iterable
 from typing import Literal, TypeVar
 
 import numpy as np
@@ -77,8 +78,8 @@ def merge(windows: Tensor, starts: Tensor, length: int, fade: bool = False) -> T
     return merged / total.reshape(shape)
 
 
-def flip(points: Tensor, layout: Layout) -> Tensor:
-    """The mirrored person: −x, left and right exchanged; (..., J, D) with x first, on the screen or before the camera."""
+def flip(points: Tensor, layout: Layout, sideways: Iterable[int] = (0,)) -> Tensor:
+    """The mirrored person: −x, left and right exchanged; (..., J, D) on the screen or before the camera, ``sideways`` being the x's."""
     sign = torch.ones(points.shape[-1]).to(points)
-    sign[0] = -1
+    sign[list(sideways)] = -1
     return points[..., list(layout.mirror), :] * sign

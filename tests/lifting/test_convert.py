@@ -11,7 +11,7 @@ from dposer.errors import InputError
 from dposer.lifting.checkpoint import LiftingCheckpoint, load_lifting, save_lifting
 from dposer.lifting.config import LiftingConfig, NetworkConfig
 from dposer.lifting.convert import export_published, import_published, schedule_buffers
-from dposer.lifting.model import build_model
+from dposer.lifting.methods import build_model
 
 SMALL = NetworkConfig(frames=9, channels=16, depth=3, heads=8)
 

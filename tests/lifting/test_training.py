@@ -89,7 +89,7 @@ def test_mixste_is_where_the_others_can_start(method: str, tmp_path: Path) -> No
     assert torch.equal(first[:, :2], given["network.patch.weight"]) and first[:, 2:].any() and weights["network.time.3.weight"].any()
     assert all(torch.equal(weights[name], tensor) for name, tensor in given.items() if name != "network.patch.weight")
     assert not any(weight.any() for name, weight in weights.items() if "qkv_xc" in name)
-    with pytest.raises(InputError, match="give weights of that method or of mixste"):
+    with pytest.raises(InputError, match="give weights of mixste, and their network"):
         regressor.start_from(trainer.checkpoint())
 
 

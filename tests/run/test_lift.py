@@ -18,7 +18,7 @@ from dposer.lifting.checkpoint import LiftingCheckpoint, save_lifting
 from dposer.lifting.config import LiftingConfig, NetworkConfig
 from dposer.lifting.inputs import to_layout
 from dposer.lifting.lifter import SHIPPED
-from dposer.lifting.model import build_model
+from dposer.lifting.methods import build_model
 from run import lift as module
 from run._cli import cli
 

@@ -83,7 +83,7 @@ def test_a_run_is_continued_evaluated_and_converted(data: Path, tmp_path: Path, 
 def test_3dhp_is_counted_by_its_own_protocol(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from dposer.lifting.checkpoint import LiftingCheckpoint, save_lifting
     from dposer.lifting.config import LiftingConfig, NetworkConfig
-    from dposer.lifting.model import build_model
+    from dposer.lifting.methods import build_model
 
     config = LiftingConfig(method="d3dp", layout="mpi_inf_3dhp17", fps=25.0, network=NetworkConfig(9, 16, 2, 2))
     save_lifting(tmp_path / "w.safetensors", LiftingCheckpoint(config, dict(build_model(config).state_dict())))
