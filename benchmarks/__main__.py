@@ -19,6 +19,10 @@ example that ships. `--only fitting_tune --dataset-folder data/cmu_processed` tr
     python -m benchmarks --only lifting_pictures lifting lifting_robustness lifting_speed --output docs/lifting.md
 
 needs the open lifting benchmark (`python -m run.prepare_data --source lifting`).
+
+    python -m benchmarks --only lifting_occlusion --occlusion-models output/occluded --output docs/lifting_occlusion.md
+
+is every method and training pattern against every pattern of occlusion: the weights that ship, and those of a folder.
 """
 
 import sys
@@ -35,6 +39,7 @@ from benchmarks import (
     fitting_speed,
     guidance,
     lifting,
+    lifting_occlusion,
     lifting_speed,
     motion,
     motion_data,
@@ -53,7 +58,7 @@ from run._report import machine
 Section = Literal[
     "kinematics", "metrics", "large_metrics", "rendering", "sampling", "training", "solver", "completion", "guidance",
     "denoising", "partial", "ik", "motion_speed", "long_motion", "fitting", "fitting_speed", "fitting_video", "fitting_pictures",
-    "fitting_tune", "lifting", "lifting_pictures", "lifting_robustness", "lifting_speed",
+    "fitting_tune", "lifting", "lifting_pictures", "lifting_robustness", "lifting_occlusion", "lifting_speed",
 ]  # fmt: skip
 
 _TOGETHER = 100
@@ -83,6 +88,8 @@ class Args:
     """Folder of <method>.safetensors; default: the weights that ship."""
     lifting_every: int = 16
     """Of its windows, many hypotheses are lifted of every k-th."""
+    occlusion_models: Path | None = None
+    """Folder of weights (.safetensors) that `lifting_occlusion` also measures, trained on patterns of occlusion."""
     threads: int = 0
     """Threads of torch; 0 leaves its default."""
     output: Path | None = None
@@ -122,6 +129,11 @@ def main(args: Args) -> None:
             "lifting": lambda: lifting.accuracy(_study(args)),
             "lifting_pictures": lambda: lifting.picture((args.output or Path("output/lifting.md")).with_suffix("")),
             "lifting_robustness": lambda: lifting.robustness(_study(args), (args.output or Path("output/lifting.md")).with_suffix("")),
+            "lifting_occlusion": lambda: lifting_occlusion.matrix(
+                _study(args),
+                lifting_occlusion.entrants(args.lifting_weights, args.occlusion_models),
+                (args.output or Path("output/lifting_occlusion.md")).with_suffix(""),
+            ),
             "lifting_speed": lifting_speed.speed,
         }
     pages = [f"# Measurements\n\nMade by `{' '.join(['python -m benchmarks', *sys.argv[1:]])}`. Machine: {machine()}.\n"]

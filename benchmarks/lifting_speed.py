@@ -5,17 +5,23 @@ from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from benchmarks.motion import tell
 from benchmarks.motion_speed import peak
 from benchmarks.timing import seconds
-from dposer.lifting.config import LiftingConfig, NetworkConfig
+from dposer.diffusion.denoiser import Denoiser
+from dposer.diffusion.samplers import sample
+from dposer.lifting.config import ConditionConfig, DiffusionConfig, LiftingConfig, NetworkConfig
 from dposer.lifting.d3dp import D3DP
 from dposer.lifting.ddhpose import ChildAttention, HierarchicalDenoiser, TreeAttention, chains
+from dposer.lifting.diffhpe import DiffHPE
+from dposer.lifting.lifter import SHIPPED, Lifter
 from dposer.lifting.methods import build_model
 from dposer.lifting.mixste import Attention, Block, MixSTE
+from dposer.lifting.model import sampling_times
 from dposer.lifting.noise import Noise
 from run._report import markdown
 
@@ -53,7 +59,70 @@ def speed() -> str:
         "Looped: one hypothesis and one mirror image after another, attention written out and tokens copied from one order to the other, "
         "with the same noise, so that both give the same poses."
     )
-    return "\n\n".join([note, markdown(header, rows), memory()])
+    return "\n\n".join([note, markdown(header, rows), memory(), wrapper(), rates()])
+
+
+def wrapper(windows: int = 2, hypotheses: int = 5) -> str:
+    """DiffHPE's Wrapper of the published size beside a loop over samples that evaluates the trunk anew at every step."""
+    network = NetworkConfig(frames=27, channels=64, depth=16, drop_path=0.0)
+    process = DiffusionConfig(timesteps=50, beta_end=0.5)
+    torch.manual_seed(0)
+    config = LiftingConfig(
+        method="diffhpe",
+        flip=False,
+        network=network,
+        diffusion=process,
+        condition=ConditionConfig("features", channels=64, depth=8, heads=8),
+    )
+    model = build_model(config).eval()
+    assert isinstance(model, DiffHPE)
+    keypoints, noise = 0.3 * torch.randn(windows, 27, 17, 2), Noise.of(0, "clip", range(windows))
+    looped, reference = _timed(lambda: _trunk_at_every_step(model, keypoints, hypotheses, noise))
+    rows = [["one sample after another, trunk at every step", str(process.timesteps), f"{looped:.2f}", "1.0×"]]
+    for steps in (process.timesteps, model.usual):
+        mine, found = _timed(lambda steps=steps: model.predict(keypoints, hypotheses, steps, noise))
+        if steps == process.timesteps:
+            torch.testing.assert_close(found, reference, atol=1e-3, rtol=1e-3)
+        rows.append(["samples in a batch, trunk once a window", str(steps), f"{mine:.2f}", f"{looped / mine:.1f}×"])
+        tell(" ".join(rows[-1]))
+    note = (
+        f"DiffHPE-Wrapper of the published size, {windows} windows of 27 frames, {hypotheses} samples; all steps give the same poses both "
+        f"ways, {model.usual} steps are what `run.lift` takes:"
+    )
+    return f"{note}\n\n{markdown(['', 'steps', 's', 'ratio'], rows)}"
+
+
+@torch.no_grad()
+def _trunk_at_every_step(model: DiffHPE, keypoints: Tensor, hypotheses: int, noise: Noise) -> Tensor:
+    """As the published code runs: every sample of the batch of windows by itself."""
+
+    class Again(nn.Module):
+        def forward(self, state: Tensor, t: Tensor, told: Tensor) -> Tensor:
+            return model(state, t, model.context(told))
+
+    d, samples = model.config.diffusion, []
+    for number in range(hypotheses):
+        streams = noise.streams([(window, number) for window in range(len(keypoints))])
+        denoiser = Denoiser(Again(), model.schedule, clip=d.bound)
+        start, times = streams(keypoints.new_empty(*keypoints.shape[:-1], 3)), sampling_times(d.timesteps, d.timesteps)
+        samples.append(sample(denoiser, start, sampler="ddim", times=times, eta=1.0, noise=streams, told=keypoints))
+    poses = torch.stack(samples, 1)[:, None]
+    poses[..., model.root, :] = 0
+    return poses
+
+
+def rates(frames: int = 270, hypotheses: int = 5) -> str:
+    """Frames a second of every method that ships."""
+    keypoints = np.concatenate((np.random.default_rng(0).uniform(300, 700, (frames, 17, 2)), np.ones((frames, 17, 1))), -1)
+    rows = []
+    for name in SHIPPED:
+        lifter = Lifter.from_pretrained(name)
+        drawn, steps = hypotheses if lifter.model.draws else 1, lifter.model.usual
+        took, _ = _timed(lambda lifter=lifter, steps=steps: lifter(keypoints, (1000, 1000), hypotheses=hypotheses, steps=steps).poses)
+        rows.append([name, str(drawn), str(steps), f"{frames / took:.0f}"])
+        tell(" ".join(rows[-1]))
+    note = f"Frames a second of the weights that ship, keypoints to poses, clip of {frames} frames:"
+    return f"{note}\n\n{markdown(['', 'hypotheses', 'steps', 'frames a second'], rows)}"
 
 
 def memory() -> str:

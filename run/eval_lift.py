@@ -4,12 +4,15 @@
     python -m run.eval_lift -d h36m --data data -k gt --num-proposals 20 --sampling-timesteps 10 --p2 --checkpoint weights.safetensors
     python -m run.eval_lift -d 3dhp --data data --checkpoint weights.safetensors --compat
     python -m run.eval_lift --data data/lifting --subset 0.1 --compare output/eval_lift/report.json
+    python -m run.eval_lift --checkpoint mixste --refine cross-channel
+    python -m run.eval_lift --data data/lifting --occlusion joints:0.4+noise:5 --occlusion-limbs left_arm
 
 Several hypotheses become one pose in the ways that dposer/lifting/evaluation.py lists. --compat counts as published tables do: P-Best is
 one hypothesis for all windows that are lifted at once, J-Agg knows where the root is, and on Human3.6M frames in two windows count twice.
 
 Written are report.json, report.csv, report.md, the published log (h36m_test_log_H5_K5.txt), and for 3dhp the tables of its protocol
-(mpii_3dhp_evaluation_*.csv) and the poses (inference_data_*.mat).
+(mpii_3dhp_evaluation_*.csv) and the poses (inference_data_*.mat). With --tables diffhpe also protocol_1_err.csv, seg_symmetry.csv,
+seg_consistency.csv, cw_err.csv and jw_err.csv, for which best and worst are hypotheses of a window.
 """
 
 from collections import defaultdict
@@ -28,11 +31,12 @@ from dposer.data.mpi_inf_3dhp import TARGETS
 from dposer.errors import InputError
 from dposer.files import save_bytes
 from dposer.lifting import Lifter
-from dposer.lifting.config import LiftingConfig
+from dposer.lifting.config import LiftingConfig, OcclusionConfig
 from dposer.lifting.evaluation import EvalSettings, evaluate
 from dposer.lifting.hypotheses import Scope
 from dposer.lifting.protocol_3dhp import evaluate_3dhp, write_csv, write_predictions
 from dposer.lifting.report import LOGGED, Report, paired_bootstrap
+from dposer.lifting.tables_diffhpe import diffhpe_tables
 from run._cli import cli, pick_device, step_bar, table, writable_folder
 from run._lifting import Dataset, read_clips, subjects_of
 from run._report import machine, markdown, save_csv
@@ -44,7 +48,11 @@ _PRINTED = 4
 @dataclass
 class Args:
     checkpoint: Annotated[str, tyro.conf.arg(aliases=["--evaluate"])] = "ddhpose"
-    """Weights: a file, or mixste, d3dp, ddhpose, which are shipped."""
+    """Weights: a file, or the name of a method, whose shipped ones are taken."""
+    refine: str = ""
+    """Refine every pose by cross-channel or single-graph, or by such weights of your own (a file)."""
+    refine_error: float | None = None
+    """Millimetres: root mean square error of a coordinate of what is refined; default: as the weights tell, else the refiner's own."""
     dataset: Annotated[Dataset, tyro.conf.arg(aliases=["-d"])] = "open"
     """h36m, 3dhp or open (python -m run.prepare_data --source lifting)."""
     data: Path = Path("data/lifting")
@@ -59,8 +67,8 @@ class Args:
     """Of 3dhp: annot3 (true size) or univ_annot3."""
     num_proposals: Annotated[int, tyro.conf.arg(aliases=["-num_proposals"])] = 5
     """Hypotheses H."""
-    sampling_timesteps: Annotated[int, tyro.conf.arg(aliases=["-sampling_timesteps"])] = 5
-    """Steps K of the sampler; each is measured."""
+    sampling_timesteps: Annotated[int | None, tyro.conf.arg(aliases=["-sampling_timesteps"])] = None
+    """Steps K of the sampler; each is measured where the method tells of it; default: as many as serve the method."""
     batch: Annotated[int, tyro.conf.arg(aliases=["-b"])] = EvalSettings.batch
     """Windows lifted at once."""
     max_batch: int = EvalSettings.max_batch
@@ -79,6 +87,18 @@ class Args:
     """Further ways to one pose: mean, median, joint, limb, soft."""
     compat: bool = False
     """Count as published tables do."""
+    occlusion: str = "none"
+    """Disturb the keypoints: random, arm_leg, joints, frames, noise, mixed, or several (joints:0.4+noise:5)."""
+    occlusion_share: float = OcclusionConfig.share
+    """Of keypoints (random) or frames that are hidden, where the pattern itself does not say."""
+    occlusion_sigma: float = OcclusionConfig.sigma
+    """Pixels of noise, in a picture 1000 pixels wide, where the pattern itself does not say."""
+    occlusion_limbs: str = ""
+    """Comma list of the limbs and joints to hide (left_arm, right_leg, trunk, head, ...) in place of those of the pattern."""
+    worst: bool = False
+    """Also P-Worst, the hypothesis farthest from the truth."""
+    tables: Literal["own", "diffhpe"] = "own"
+    """diffhpe: also the files that its published code writes."""
     subset: float = 1.0
     """Share of the windows, for a quick look."""
     downsample: int = 1
@@ -91,23 +111,31 @@ class Args:
     """auto, cpu, cuda, cuda:1, ..."""
     seed: int = 0
 
-    @property
-    def settings(self) -> EvalSettings:
+    def settings(self, steps: int) -> EvalSettings:
+        """``steps``: where none are asked for."""
         group = ("subject" if self.dataset == "3dhp" else "action") if self.group == "auto" else self.group
         chosen = EvalSettings(
-            self.num_proposals, self.sampling_timesteps, self.batch, self.max_batch, self.scope, self.root, self.aggregates,
-            every=round(1 / self.subset), group=group, by_subject=self.by_subject, p2=self.p2, seed=self.seed,
+            self.num_proposals, self.sampling_timesteps or steps, self.batch, self.max_batch, self.scope, self.root, self.aggregates,
+            every=round(1 / self.subset), group=group, by_subject=self.by_subject, p2=self.p2, seed=self.seed, worst=self.worst,
+            occlusion=OcclusionConfig(self.occlusion, self.occlusion_share, self.occlusion_sigma, self.occlusion_limbs),
         )  # fmt: skip
+        if self.tables == "diffhpe":
+            chosen = replace(chosen, scope="window", worst=True)
         return chosen.published("3dhp" if self.dataset == "3dhp" else "h36m") if self.compat else chosen
 
 
 def main(args: Args) -> None:
     if not 0 < args.subset <= 1:
         raise InputError(f"--subset {args.subset}, expected a share of the windows, above 0 and at most 1")
-    settings, other = args.settings, None if args.compare is None else Report.read(args.compare)
+    args.settings(1)  # refuses what cannot be, before anything is read
+    other = None if args.compare is None else Report.read(args.compare)
     device = pick_device(args.device)
     writable_folder(args.output)
     lifter = Lifter.from_pretrained(args.checkpoint, device)
+    if args.refine:
+        error = None if args.refine_error is None else args.refine_error / 1000
+        lifter = lifter.refined(Lifter.from_pretrained(args.refine, device), error)
+    settings = args.settings(lifter.model.usual)
     clips = _clips(args, lifter.config)
     poses: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
 
@@ -146,14 +174,16 @@ def _write(args: Args, report: Report, device: torch.device) -> None:
     save_csv(args.output / "report.csv", rows, list(rows[0]))
     parts = [
         f"# {report.method} on {args.dataset}",
-        f"H = {report.hypotheses}, K = {report.steps}, {report.clips} clips, {report.windows} windows, {report.frames} frames; "
+        f"H = {report.hypotheses}, K = {report.settings['steps']}, {report.clips} clips, {report.windows} windows, {report.frames} frames; "
         f"{report.clamped:.2f} % of coordinates clamped; weights {args.checkpoint}, seed {args.seed}; {machine(device)}",
         *(f"Note: {note}." for note in report.notes),
         *(f"## {title}\n\n{markdown(header, lines)}" for title, header, lines in report.tables()),
     ]
     save_bytes(args.output / "report.md", ("\n\n".join(parts) + "\n").encode())
-    name = f"{args.dataset}_test_log_H{report.hypotheses}_K{report.steps}.txt"
+    name = f"{args.dataset}_test_log_H{report.hypotheses}_K{report.settings['steps']}.txt"
     save_bytes(args.output / name, ("\n".join(report.log_lines()) + "\n").encode())
+    for file, lines in (diffhpe_tables(report) if args.tables == "diffhpe" else {}).items():
+        save_csv(args.output / file, lines, list(lines[0]))
 
 
 def _protocol_3dhp(args: Args, clips: Sequence[LiftingClip], poses: dict[str, dict[str, np.ndarray]]) -> None:
@@ -182,7 +212,7 @@ def _compared(report: Report, other: Report, seed: int) -> str:
         rows.append([setting, f"{found.mean:+.3f}", f"{found.low:+.3f}", f"{found.high:+.3f}", f"{found.p:.4f}"])
     order = list(mine.errors)
     rows.sort(key=lambda row: order.index(row[0]))
-    title = f"this run less the other ({other.method}, H = {other.hypotheses}, K = {other.steps}), mean MPJPE of windows"
+    title = f"this run less the other ({other.method}, H = {other.hypotheses}, K = {other.settings['steps']}), mean MPJPE of windows"
     return f"{title}\n{table(['setting', 'mm', 'low 95 %', 'high 95 %', 'p'], rows)}"
 
 

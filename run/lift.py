@@ -6,6 +6,8 @@
     python -m run.lift --video walk.mp4                                      # keypoints are detected (extra: detect)
     python -m run.lift --method d3dp -n 5 --sampling-timesteps 5 --aggregate joint
     python -m run.lift --input clip.npz --layout h36m17 --smplx              # and a SMPL-X body fitted to it
+    python -m run.lift --method mixste --refine cross-channel
+    python -m run.lift --hide left_arm --hide-frames 10:40                   # as if something stood before it
 
 Read are the formats of dposer/data/keypoints.py, and arrays: .npy or .npz ("keypoints", optionally "fps", "image_size" and "layout") of
 shape (F, K, 2 or 3), pixels and confidence. Written are, after the name of the input and _lifted:
@@ -37,7 +39,7 @@ from dposer import __version__
 from dposer.assets import asset
 from dposer.body import BodyModel
 from dposer.body.points import BodyPoints, Skeleton
-from dposer.body.skeleton import Layout
+from dposer.body.skeleton import Layout, layout_map
 from dposer.data.amass import write_amass
 from dposer.data.intrinsics import read_intrinsics
 from dposer.data.keypoints import ImageSize
@@ -51,7 +53,8 @@ from dposer.lifting.config import Method
 from dposer.lifting.hypotheses import joint_agg, joint_best, pose_best, solve_root
 from dposer.lifting.inputs import resample_keypoints, resample_rate, to_layout
 from dposer.lifting.model import MAX_BATCH
-from dposer.metrics.poses import mpjpe, pa_mpjpe, root_aligned
+from dposer.lifting.occlusion import named_joints
+from dposer.metrics.poses import distances, mpjpe, pa_mpjpe, root_aligned
 from dposer.solvers.motion_fitting import fit_motion
 from dposer.viz import contact_sheet, save_image
 from dposer.viz.lifting import LiftingFilm, draw_hypotheses, plot_spread
@@ -78,9 +81,12 @@ class Args:
     video: Path | None = None
     """The video they were found in, to draw them on; it also tells frame rate and picture size."""
     method: Method = "ddhpose"
-    """Whose shipped weights to use."""
+    """Whose shipped weights to use: lifters that draw hypotheses (ddhpose, d3dp, diffhpe, diffhpe-2d), that do not (mixste, graformer), and
+    refiners with the lifter they come with (cross-channel, single-graph)."""
     checkpoint: Path | None = None
     """Weights in place of those (.safetensors of this library)."""
+    refine: str = ""
+    """Refine every pose by cross-channel or single-graph, or by such weights of your own (a file)."""
     layout: str = "auto"
     """What the keypoints are: openpose25, coco17, blazepose33, halpe26, h36m17, ...; auto goes by their number and the bones' lengths."""
     person: int | None = None
@@ -97,8 +103,9 @@ class Args:
     """Only so many frames from the first."""
     num_proposals: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 20
     """Hypotheses H."""
-    sampling_timesteps: int = 5
-    """Steps K of the sampler; published tables also have 10, for hypotheses that differ more."""
+    sampling_timesteps: int | None = None
+    """Steps K of the sampler; default: 5 (d3dp, ddhpose; with 10, as in published tables, hypotheses differ more), 10 (diffhpe, diffhpe-2d;
+    published: 50), 2 (refiners)."""
     aggregate: Literal["auto", "mean", "median", "joint", "limb", "soft"] = "auto"
     """How hypotheses become one pose: their mean, geometric median, or by reprojection joint by joint (JPMA), limb by limb, softly."""
     overlap: int | None = None
@@ -107,6 +114,10 @@ class Args:
     """Sequences that the network sees at once; less takes less memory."""
     render_truth: Path | None = None
     """The true 3D joints, to draw and to measure by: .npz/.npy (F, J, 3), metres before the camera, or a SMPL-X motion there."""
+    hide: str = ""
+    """Comma list of limbs and joints of the model (left_arm, right_leg, trunk, head, ...) that it shall not see; they are drawn faintly."""
+    hide_frames: str = ":"
+    """When: first frame and the one after the last, from 0, such as 10:40, 10: or :40."""
     smplx: bool = False
     """Also fit a SMPL-X body to the result."""
     output: Path = Path("./output/lift")
@@ -129,6 +140,8 @@ def main(args: Args) -> None:
     device = pick_device(args.device)
     clip = read_clip(args)
     lifter = Lifter.from_pretrained(args.checkpoint or args.method, device)
+    if args.refine:
+        lifter = lifter.refined(Lifter.from_pretrained(args.refine, device))
     result = lift(args, clip, lifter)
     print("\n".join([f"{clip.path}: {len(clip.keypoints)} frames of {clip.layout.name}", *clip.notes, *result.lifted.notes]))
     report = result.report()
@@ -137,6 +150,7 @@ def main(args: Args) -> None:
 
 
 def _check(args: Args) -> None:
+    _span(args.hide_frames)
     bounds = {
         "focal": (1, 1e6), "fps": (1e-3, 1e4), "max_frames": (1, 1e8), "num_proposals": (1, 1e4), "sampling_timesteps": (1, 1000),
         "overlap": (0, 1e4), "max_batch": (1, 1e6), "person": (0, 1e6), "turn": (-3600, 3600),
@@ -239,6 +253,8 @@ class Result:
     """At the rate of the model."""
     keypoints: np.ndarray
     """(F, J, 3) in the layout of the model."""
+    hidden: np.ndarray
+    """(F, J) bool: those that the user hid."""
     truth: torch.Tensor | None
     """(F, J, 3) relative to the root."""
     overlap: int
@@ -300,7 +316,8 @@ class Result:
         window = config.network.frames
         more = max(0, len(self.lifted.poses) - window)
         return {
-            "input": str(clip.path), "method": config.method, "weights": str(self.args.checkpoint or self.args.method),
+            "input": str(clip.path), "method": config.method, "refined_by": self.args.refine or None,
+            "weights": str(self.args.checkpoint or self.args.method),
             "frames": len(self.keypoints), "first_frame": clip.frames.start, "fps": clip.fps, "model_fps": config.fps,
             "layout": clip.layout.name, "image_size": list(clip.size),
             "focal": [round(value, 3) for value in self.lens.focal.tolist()], "focal_known": clip.lens is not None,
@@ -315,7 +332,7 @@ class Result:
         }  # fmt: skip
 
     def _errors(self) -> dict[str, dict[str, float]]:
-        """MPJPE and PA-MPJPE against the truth, if there is one."""
+        """MPJPE and PA-MPJPE against the truth, if there is one; also of the hidden joints by themselves."""
         if self.truth is None:
             return {}
         h, truth = self.hypotheses, self.truth
@@ -323,7 +340,11 @@ class Result:
         if len(h) > 1:
             poses |= {f"aggregate ({self.lifted.aggregate})": self.poses, "joints by reprojection": self.by_joint}
             poses |= {"best pose": pose_best(h, truth), "best joints": joint_best(h, truth)}
-        return {name: {"mpjpe": _mm(mpjpe(p, truth).mean()), "pa_mpjpe": _mm(pa_mpjpe(p, truth).mean())} for name, p in poses.items()}
+        errors = {name: {"mpjpe": _mm(mpjpe(p, truth).mean()), "pa_mpjpe": _mm(pa_mpjpe(p, truth).mean())} for name, p in poses.items()}
+        if self.hidden.any():
+            for name, p in poses.items():
+                errors[name]["hidden_mpjpe"] = _mm(distances(p, truth)[torch.from_numpy(self.hidden)].mean())
+        return errors
 
     # ---- files
 
@@ -339,11 +360,12 @@ class Result:
         return "hypotheses, poses, where they are and how sure (see --help)"
 
     def save_film(self, path: Path) -> str:
+        rows = np.array(layout_map(self.layout.joints, self.clip.layout.joints))
         film = LiftingFilm(
             self.clip.keypoints, self.clip.layout, self.clip.size, self.poses.numpy(), self.layout,
             hypotheses=self.hypotheses[:_SHOWN].numpy(),
             truth=None if self.truth is None else self.truth.numpy(), root=self.root.numpy(), fps=self.clip.fps,
-            pictures=self.clip.pictures(), turn=self.args.turn, captions=self._captions(),
+            pictures=self.clip.pictures(), turn=self.args.turn, captions=self._captions(), hidden=self.hidden[:, rows] & (rows >= 0),
         )  # fmt: skip
         chosen = np.unique(np.linspace(0, len(film) - 1, _SHEET).round().astype(int)).tolist()
         kept = []
@@ -392,7 +414,9 @@ class Result:
 def lift(args: Args, clip: Clip, lifter: Lifter) -> Result:
     """The library's call, at the rate of the model."""
     config = lifter.config
-    keypoints = points = to_layout(clip.keypoints, clip.layout, config.skeleton)
+    keypoints = to_layout(clip.keypoints, clip.layout, config.skeleton)
+    hidden = _hidden(args, len(keypoints), config.skeleton)
+    keypoints = points = np.where(hidden[..., None], 0.0, keypoints)
     if _resampled(clip.fps, config.fps):
         clip.notes.append(f"resampled from {clip.fps:g} to the model's {config.fps:g} frames per second, and back.")
         points = resample_keypoints(keypoints, config.skeleton, clip.fps, config.fps)
@@ -403,7 +427,25 @@ def lift(args: Args, clip: Clip, lifter: Lifter) -> Result:
         points, clip.size, clip.lens, hypotheses=args.num_proposals, steps=args.sampling_timesteps, aggregate=args.aggregate,
         overlap=overlap, max_batch=args.max_batch, seed=args.seed, name=clip.name, progress=step_bar("lifting"),
     )  # fmt: skip
-    return Result(args, clip, lifter, lifted, keypoints, truth, overlap, time.perf_counter() - began)
+    return Result(args, clip, lifter, lifted, keypoints, hidden, truth, overlap, time.perf_counter() - began)
+
+
+def _hidden(args: Args, frames: int, layout: Layout) -> np.ndarray:
+    """(F, J) bool: what the user hides."""
+    hidden = np.zeros((frames, len(layout.joints)), bool)
+    if args.hide:
+        hidden[_span(args.hide_frames)] = named_joints(args.hide, layout).numpy()
+        if not hidden.any():
+            raise InputError(f"--hide-frames {args.hide_frames}: none of the {frames} frames, expected some, numbered from 0")
+    return hidden
+
+
+def _span(text: str) -> slice:
+    ends = text.split(":")
+    if len(ends) != 2 or not all(end.isdecimal() or not end for end in ends):
+        raise InputError(f"--hide-frames {text}: expected the first frame and the one after the last, such as 10:40, 10: or :40")
+    first, last = (int(end) if end else None for end in ends)
+    return slice(first, last)
 
 
 def _resampled(fps: float, model: float) -> bool:
@@ -452,8 +494,10 @@ def _tell(report: dict[str, Any]) -> None:
     error = "-" if report["reprojection_px"] is None else f"{report['reprojection_px']:.1f}"
     print("\n" + table(header, [[*numbers, error, f"{100 * report['missing_keypoints']:.1f}"]]))
     if report["errors_mm"]:
-        rows = [[name, f"{errors['mpjpe']:.1f}", f"{errors['pa_mpjpe']:.1f}"] for name, errors in report["errors_mm"].items()]
-        print("\n" + table(["against the truth, mm", "MPJPE", "PA-MPJPE"], rows))
+        figures = {"MPJPE": "mpjpe", "PA-MPJPE": "pa_mpjpe", "hidden joints": "hidden_mpjpe"}
+        known = {title: key for title, key in figures.items() if all(key in errors for errors in report["errors_mm"].values())}
+        rows = [[name, *(f"{errors[key]:.1f}" for key in known.values())] for name, errors in report["errors_mm"].items()]
+        print("\n" + table(["against the truth, mm", *known], rows))
 
 
 def _write(result: Result, report: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Train a lifting method: MixSTE, D3DP or DDHPose, on Human3.6M, MPI-INF-3DHP or the open benchmark.
+"""Train a lifting method on Human3.6M, MPI-INF-3DHP or the open benchmark.
 
 Stop it whenever you like: the same command continues from the last snapshot to the same bits. Several processes:
 `torchrun --nproc-per-node 2 -m run.train_lift --config ...`. Watch it with `tensorboard --logdir output/lifting`.
@@ -26,7 +26,7 @@ from dposer.errors import InputError
 from dposer.files import save_bytes
 from dposer.lifting.checkpoint import load_lifting, save_lifting
 from dposer.lifting.config import LiftingConfig
-from dposer.lifting.training import Trainer, validation_error
+from dposer.lifting.training import Trainer, ValidationError, validation_error
 from run._cli import cli, table
 from run._lifting import Dataset, read_clips, subjects_of
 from run._processes import start_processes
@@ -59,7 +59,8 @@ class Args:
     name: str = ""
     """Run folder below --output; a run of this name is continued. Default: the date and time."""
     start_from: Path | None = None
-    """Begin a new run with these weights, of the same method or of MixSTE of the same size."""
+    """Begin a new run with these weights: of the same method; of MixSTE (d3dp, ddhpose, the trunk of diffhpe); of a graformer, which
+    refiners refine."""
     valid_every: int = 20
     """Of the windows of the validation subjects, look at every k-th."""
     save_every: Annotated[int, tyro.conf.arg(aliases=["-cf"])] = 20
@@ -120,28 +121,27 @@ def _train(args: Args, trainer: Trainer, validation: Sequence[LiftingClip]) -> l
             continue
         model, epoch = trainer.trained(), trainer.epoch
         error = validation_error(model, validation, args.valid_every)
-        writer.add_scalar("valid/mpjpe_mm", 1000 * error, trainer.step)
-        best = error < trainer.best
-        trainer.best = min(trainer.best, error)
+        writer.add_scalar("valid/mpjpe_mm", 1000 * error.mpjpe, trainer.step)
+        best = trainer.judge(error.mpjpe)
         _save(args, trainer, error, best)
         trainer.save()
         unit = 1000 * args.config.loss.unit
         mean = {key: math.fsum(parts[key] for parts in losses) / len(losses) for key in losses[0]}
         minutes, rate = (time.time() - begun) / 60, trainer.optimizer.param_groups[0]["lr"]
-        position = unit * mean["position"]
+        position = unit * mean["position"]  # of methods that estimate noise: that of the clean poses it stands for
         line = (
             f"[{epoch}] time {minutes:.2f} lr {rate:.6f} 3d_train {unit * mean['loss']:.3f} "
-            f"3d_pos_train {position:.3f} 3d_pos_valid {1000 * error:.3f}{' best epoch' if best else ''}"
+            f"3d_pos_train {position:.3f} 3d_pos_valid {1000 * error.mpjpe:.3f}{' best epoch' if best else ''}"
         )
         _append(folder / "training_log.txt", line)
         tqdm.write(line, file=sys.stderr)
-        rows.append([str(epoch), f"{minutes:.2f}", f"{rate:.2e}", f"{mean['loss']:.4f}", f"{position:.1f}", f"{1000 * error:.1f}"])
+        rows.append([str(epoch), f"{minutes:.2f}", f"{rate:.2e}", f"{mean['loss']:.4f}", f"{position:.1f}", f"{1000 * error.mpjpe:.1f}"])
     if writer is not None:
         writer.close()
     return rows
 
 
-def _save(args: Args, trainer: Trainer, error: float, best: bool) -> None:
+def _save(args: Args, trainer: Trainer, error: ValidationError, best: bool) -> None:
     provenance = {
         "library": f"dposer {__version__}",
         "epoch": trainer.epoch,
@@ -149,7 +149,8 @@ def _save(args: Args, trainer: Trainer, error: float, best: bool) -> None:
         "windows": trainer.step * args.config.optim.batch,
         "training_frames": len(trainer.data.poses),
         "data": args.data_note or f"{args.dataset}, {args.target if args.dataset == '3dhp' else args.keypoints or 'default keypoints'}",
-        "validation_mpjpe_mm": round(1000 * error, 3),
+        "validation_mpjpe_mm": round(1000 * error.mpjpe, 3),
+        "validation_axis_mm": round(1000 * error.axis, 3),
     }
     checkpoint = trainer.checkpoint(provenance)
     names = ["last"] + ["best"] * best

@@ -21,6 +21,7 @@ import torch
 from scipy.io import loadmat
 
 from dposer.body.skeleton import COCO_17, H36M_17
+from dposer.data.gmm_files import SQUARE, film_dict, holds_mixtures, on_screen, read_means, spread_unit
 from dposer.data.lifting_clip import LiftingClip
 from dposer.data.objects import load_object
 from dposer.errors import InputError
@@ -167,8 +168,12 @@ def read_h36m(
     actions: str = "*",
     stride: int = 1,
     from_coco: Callable[[np.ndarray], np.ndarray] | None = None,
+    uv_square: bool = False,
 ) -> list[LiftingClip]:
     r"""One clip per subject, action and camera, with joints :math:`R^{-1} (X - t)` before it.
+
+    Mixtures of Gaussians in place of keypoints, and their means (:mod:`dposer.data.gmm_files`), are known by their shape and name
+    (``<name>_gmm``, ``<name>_gmm_norm``).
 
     Args:
         folder: of ``data_3d_<dataset>.npz`` and ``data_2d_<dataset>_<keypoints>.npz``.
@@ -176,25 +181,35 @@ def read_h36m(
         actions: ``*``, or prefixes of names with commas between.
         stride: every how many frames one is kept.
         from_coco: turns COCO's 17 keypoints (n, 17, 3) into those of H36M_17, for files of such detections; None: these are refused.
+        uv_square: take all pictures to be 1000 x 1000, as Jiang & Chen do, so that their middle moves by a pixel in some.
 
     Raises:
         InputError: a file, subject, action or camera is missing, or does not fit its counterpart; not metres; not finite; another layout.
     """
     if stride < 1:
         raise InputError(f"stride {stride}: expected 1 or more frames")
-    path_3d, path_2d = _file_3d(folder, dataset), _file(folder, f"data_2d_{dataset}_{keypoints}.npz", _WHAT_2D)
+    suffix = "npy" if keypoints.endswith("_gmm_norm") else "npz"
+    path_3d, path_2d = _file_3d(folder, dataset), _file(folder, f"data_2d_{dataset}_{keypoints}.{suffix}", _WHAT_2D)
     fps = float(_metadata(path_3d, _WHAT_3D, optional=True).get("fps", FPS)) / stride
-    cameras, positions, films = _cameras(path_3d), _positions(path_3d, "3d"), _positions(path_2d, "2d")
-    convert = _conversion(path_2d, from_coco)
+    cameras, positions = _cameras(path_3d), _positions(path_3d, "3d")
+    films = read_means(path_2d) if suffix == "npy" else _positions(path_2d, "2d")
+    mixed = holds_mixtures(films)
+    unit = spread_unit(path_2d, films, next(iter(cameras.values()))[0].size[0]) if mixed else None
+    convert = _conversion(path_2d, from_coco, bare=mixed or suffix == "npy")
     clips = []
     for subject, action in _chosen(path_3d, positions, dataset, subjects, actions):
         world = _world(f"{path_3d}: {subject}/{action}", positions[subject][action])
         if subject not in cameras:
             raise InputError(f"{path_3d}: the cameras of {subject} are not known (known: {', '.join(cameras)}); leave it out")
         for view, film in zip(cameras[subject], _films(path_2d, films, subject, action, len(cameras[subject])), strict=True):
-            pixels = convert(_pixels(f"{path_2d}: {subject}/{action}/{view.name}", film, len(world))[::stride])
+            mixture = None if unit is None else on_screen(film[: len(world) : stride], unit, view.size, uv_square)
+            found = film if mixture is None else film[:, :, 0, 1:3]
+            pixels = convert(_pixels(f"{path_2d}: {subject}/{action}/{view.name}", found, len(world))[::stride])
             joints = view.stand.to_camera(torch.from_numpy(world[::stride])).numpy()
-            clips.append(LiftingClip(subject, action, view.name, pixels, joints, view.size, view.lens, H36M_17, fps, view.stand))
+            size = SQUARE if uv_square else view.size
+            clips.append(
+                LiftingClip(subject, action, view.name, pixels, joints, size, view.lens, H36M_17, fps, view.stand, mixture=mixture)
+            )
     return clips
 
 
@@ -277,9 +292,7 @@ def _metadata(path: Path, what: str, optional: bool = False) -> dict[str, Any]:
 
 def _positions(path: Path, kind: Literal["2d", "3d"]) -> dict[str, dict[str, Any]]:
     value = load_object(path, f"positions_{kind}", _WHAT_3D if kind == "3d" else _WHAT_2D)
-    if not (isinstance(value, dict) and all(isinstance(actions, dict) for actions in value.values())):
-        raise InputError(f"{path}: 'positions_{kind}' is not {{subject: {{action: ...}}}}, expected VideoPose3D's layout")
-    return value
+    return film_dict(path, value, f"positions_{kind}")
 
 
 def _cameras(path: Path) -> dict[str, tuple[View, ...]]:
@@ -292,10 +305,10 @@ def _cameras(path: Path) -> dict[str, tuple[View, ...]]:
         raise InputError(f"{path}: 'cameras' has one that cannot be read ({error!r}), expected what write_h36m writes") from error
 
 
-def _conversion(path: Path, from_coco: Callable[[np.ndarray], np.ndarray] | None) -> Callable[[np.ndarray], np.ndarray]:
-    """From the file's layout to H36M_17."""
-    metadata = _metadata(path, _WHAT_2D)
-    name, symmetry = metadata.get("layout_name"), metadata.get("keypoints_symmetry", SYMMETRY)
+def _conversion(path: Path, from_coco: Callable[[np.ndarray], np.ndarray] | None, bare: bool) -> Callable[[np.ndarray], np.ndarray]:
+    """From the file's layout to H36M_17, which it is in if it is of a kind without metadata."""
+    metadata = {"layout_name": "h36m"} if path.suffix == ".npy" else _metadata(path, _WHAT_2D, optional=bare)
+    name, symmetry = metadata.get("layout_name", "h36m" if bare else None), metadata.get("keypoints_symmetry", SYMMETRY)
 
     def symmetric_as(sides: list[list[int]]) -> bool:
         return np.array_equal(np.array(symmetry, dtype=object), np.array(sides, dtype=object))

@@ -33,6 +33,8 @@ class LiftingClip:
     """(F,) bool: frames that metrics count; None: all."""
     activity: np.ndarray | None = None
     """(F,) int: MPI-INF-3DHP's activities 1..7."""
+    mixture: np.ndarray | None = None
+    """(F, J, M, 5) float32: the keypoints as mixtures of Gaussians, in screen units (:mod:`dposer.data.gmm`); None if not known."""
 
     def __post_init__(self) -> None:
         frames, joints = len(self.keypoints), len(self.layout.joints)
@@ -40,6 +42,10 @@ class LiftingClip:
             raise InputError(f"{self.name}: keypoints of shape {self.keypoints.shape}, expected (frames, {joints}, 3) ({self.layout.name})")
         if self.joints is not None and self.joints.shape != self.keypoints.shape:
             raise InputError(f"{self.name}: joints of shape {self.joints.shape}, expected {self.keypoints.shape}, as its keypoints")
+        if self.mixture is not None and (
+            self.mixture.ndim != 4 or self.mixture.shape[::3] != (frames, 5) or self.mixture.shape[1] != joints
+        ):
+            raise InputError(f"{self.name}: mixture of shape {self.mixture.shape}, expected ({frames}, {joints}, components, 5)")
 
     def __len__(self) -> int:
         return len(self.keypoints)

@@ -1,14 +1,17 @@
 """Typed settings of a lifting method and of its training; a recipe is one file in configs/lifting/."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from dposer.body.skeleton import H36M_17, MPI_INF_3DHP_17, Layout
 from dposer.config import build
+from dposer.errors import InputError
 
 Method = Literal["mixste", "d3dp", "ddhpose", "diffhpe-2d", "diffhpe", "graformer", "cross-channel", "single-graph"]
 Inputs = Literal["points", "visible", "mixture"]
+PATTERNS = ("none", "random", "arm_leg", "joints", "frames", "noise", "mixed")
 _LAYOUTS = {layout.name: layout for layout in (H36M_17, MPI_INF_3DHP_17)}
 
 
@@ -43,6 +46,10 @@ class DiffusionConfig:
     """Of the signal."""
     bound: float = 1.1
     """Clamp of the state, in units of ``scale``, and of the estimated pose, in metres."""
+    predicts: Literal["noise", "clean"] = "noise"
+    """What DiffHPE's network estimates; the D3DP family always estimates the clean pose, refiners the noise."""
+    eta: float = 1.0
+    """Stochasticity of the sampler: 0 adds no noise between steps, 1 as much as the chain of all of them does."""
 
 
 @dataclass(frozen=True)
@@ -60,12 +67,14 @@ class ConditionConfig:
     """A linear layer takes the noisy pose to as many channels; else it enters as it is."""
     keep_head: bool = False
     """Condition on the pose that MixSTE estimates, not on its features."""
-    mix: Literal["concat", "sum", "depth"] = "concat"
-    """Side by side, or added; depth: only depth is diffused, x and y are the keypoints laid back at the depth that comes out."""
+    mix: Literal["concat", "sum"] = "concat"
+    """Noisy pose and condition side by side, or added."""
     drop: float = 0.0
     """Probability by which a sequence is trained without its condition, for guidance."""
+    drop_before: bool = False
+    """Drop the keypoints, not what MixSTE makes of them."""
     drop_share: float = 1.0
-    """Below 1: of such a sequence every keypoint is dropped with this probability, before the condition is worked out."""
+    """Below 1: each keypoint of such a sequence is dropped with this probability alone; asks for ``drop_before``."""
     guidance: float = 0.0
     """w of (1 + w) conditional − w unconditional noise."""
 
@@ -96,15 +105,43 @@ class RefineConfig:
 
 @dataclass(frozen=True)
 class OcclusionConfig:
-    """What is hidden or disturbed of the keypoints in training."""
+    """What is hidden or disturbed of the keypoints, see :mod:`dposer.lifting.occlusion`."""
 
-    pattern: Literal["none", "random", "arm_leg", "joints", "frames", "noise", "mixed"] = "none"
+    pattern: str = "none"
     """random: single keypoints; arm_leg: left arm and right leg in single frames; joints: the right leg for a while; frames: everything
-    for a while; noise: white noise; mixed: one of the others but noise, or none, for each window."""
+    for a while; noise: white noise; mixed: one of the others but noise, or none, for each window. A + joins several, and a number after
+    a colon takes the place of ``share`` or ``sigma``: joints:0.4+noise."""
     share: float = 0.2
     """Of keypoints (random) or frames; mixed has its own."""
     sigma: float = 5.0
-    """Pixels (noise), in a picture 1000 pixels wide."""
+    """Pixels (noise), in a picture 1000 pixels wide; of half its width in the variant compat."""
+    limbs: str = ""
+    """Comma list of limbs (left_arm, right_leg, trunk, ...) and joints that are hidden in place of those; empty: those."""
+
+    def __post_init__(self) -> None:
+        self.parts()
+
+    def parts(self) -> list[tuple[str, float]]:
+        """Patterns and what each is drawn with, its share or sigma; none of them is left out.
+
+        Raises:
+            InputError: another pattern, a share outside [0, 1], or a sigma below 0.
+        """
+        return [part for part in map(self._part, self.pattern.split("+")) if part[0] != "none"]
+
+    def _part(self, text: str) -> tuple[str, float]:
+        name, _, number = text.strip().partition(":")
+        if name not in PATTERNS or (number and name in ("none", "mixed")):
+            raise InputError(f"occlusion pattern {text!r}: expected {', '.join(PATTERNS)}, or several like joints:0.4+noise:5")
+        try:
+            amount = float(number) if number else self.sigma if name == "noise" else self.share
+        except ValueError as error:
+            raise InputError(f"occlusion pattern {text!r}: {number!r} is no number, expected one as in joints:0.4") from error
+        if not 0 <= amount < math.inf or (name != "noise" and amount > 1):
+            raise InputError(
+                f"occlusion pattern {text!r}: {amount:g}, expected {'0 or more pixels' if name == 'noise' else 'a share in 0..1'}"
+            )
+        return name, amount
 
 
 @dataclass(frozen=True)
@@ -194,6 +231,17 @@ class LiftingConfig:
     def skeleton(self) -> Layout:
         """The layout by its name."""
         return _LAYOUTS[self.layout]
+
+    @property
+    def columns(self) -> int:
+        """Of a keypoint, as the network sees it.
+
+        Raises:
+            InputError: a mixture, whose number of columns lies with the data.
+        """
+        if self.inputs == "mixture":
+            raise InputError(f"inputs = 'mixture': not of {self.method}, expected points or visible; choose --config.inputs")
+        return 3 if self.inputs == "visible" else 2
 
     @property
     def compat(self) -> bool:

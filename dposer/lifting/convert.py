@@ -17,6 +17,7 @@ from dposer.errors import InputError
 from dposer.files import PathLike, existing_file, save_tensors
 from dposer.lifting.checkpoint import LiftingCheckpoint, check_weights
 from dposer.lifting.config import DiffusionConfig, LiftingConfig, LossConfig, Method, NetworkConfig
+from dposer.lifting.convert_diffhpe import PREFIX, diffhpe_from_published, diffhpe_to_published
 from dposer.lifting.methods import build_model
 
 _WHAT = "published weights of MixSTE, D3DP or DDHPose (.bin with model_pos)"
@@ -66,11 +67,14 @@ def import_published(path: PathLike, layout: str = "h36m17", heads: int = 8, fps
         InputError: another kind of file, or names and shapes of none of the three.
     """
     path = Path(path)
-    values = _load(path)
+    values = read_published(path)
     state = values.get("model_pos", values) if isinstance(values, dict) else None
     if not isinstance(state, dict) or not state or not all(isinstance(value, Tensor) for value in state.values()):
         raise InputError(f"{path}: found no state dict under model_pos, expected {_WHAT}")
-    state = {name if name.startswith("module.") else f"module.{name}": tensor.float() for name, tensor in state.items()}
+    bare = {name.removeprefix("module."): tensor.float() for name, tensor in state.items()}
+    if any(name.startswith(PREFIX) for name in bare):
+        return diffhpe_from_published(path, bare, layout, heads, fps)
+    state = {f"module.{name.removeprefix('model.')}": tensor for name, tensor in bare.items()}
     method = _method(path, state)
     buffers = {f"module.{name}" for name in schedule_buffers(DiffusionConfig())}
     theirs = {name.removeprefix(_PREFIXES[method]): tensor for name, tensor in state.items() if name not in buffers}
@@ -107,6 +111,9 @@ def export_published(checkpoint: LiftingCheckpoint, path: PathLike) -> None:
     config = checkpoint.config
     if not config.compat:
         raise InputError(f"{path}: the weights are of the clean variant, which the published code would run wrongly; train compat for it")
+    if config.method in ("diffhpe", "diffhpe-2d"):
+        save_tensors(path, diffhpe_to_published(checkpoint))
+        return
     prefix = _PREFIXES[config.method]
     state = {prefix + _published_name(name, config): tensor for name, tensor in checkpoint.weights.items()}
     if config.method != "mixste":
@@ -136,8 +143,13 @@ def schedule_buffers(config: DiffusionConfig) -> dict[str, Tensor]:
     }
 
 
-def _load(path: Path) -> Any:
-    existing_file(path, _WHAT)
+def read_published(path: Path, what: str = _WHAT) -> Any:
+    """The tensors and plain values of a file that torch wrote; random states are skipped.
+
+    Raises:
+        InputError: not a file of that kind, or it holds other objects.
+    """
+    existing_file(path, what)
     try:
         skipped: list[Any] = [_Skipped, *((_Skipped, name) for name in _SKIPPED)]
         with warnings.catch_warnings(), torch.serialization.safe_globals(skipped):
@@ -146,8 +158,8 @@ def _load(path: Path) -> Any:
     except Exception as error:  # torch raises a different type for each way a file can be broken
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         if isinstance(error, pickle.UnpicklingError):
-            raise InputError(f"{path}: holds Python objects besides tensors, which are never loaded, expected {_WHAT}") from error
-        raise InputError(f"{path}: not a readable tensor file ({reason}), expected {_WHAT}; fetch it again") from error
+            raise InputError(f"{path}: holds Python objects besides tensors, which are never loaded, expected {what}") from error
+        raise InputError(f"{path}: not a readable tensor file ({reason}), expected {what}; fetch it again") from error
 
 
 def _method(path: Path, state: dict[str, Tensor]) -> Method:

@@ -12,28 +12,31 @@ from torch import Tensor, nn
 from dposer.diffusion.denoiser import Denoiser
 from dposer.diffusion.objective import draw_times
 from dposer.diffusion.samplers import sample
-from dposer.diffusion.schedule import DiscreteSchedule, gaussian_like
+from dposer.diffusion.schedule import gaussian_like
 from dposer.lifting.config import LiftingConfig
 from dposer.lifting.ddhpose import HierarchicalDenoiser, bones
 from dposer.lifting.mixste import MixSTE
-from dposer.lifting.model import LiftingModel
+from dposer.lifting.model import LiftingModel, noise_schedule, sampling_times
 from dposer.lifting.noise import NoiseStreams
 
 
 class D3DP(LiftingModel):
     """D3DP: the pose itself is diffused; DDHPose: its bones are, all with one time a window, and the denoiser estimates the clean pose."""
 
+    usual = 5
+
     def __init__(self, config: LiftingConfig) -> None:
         super().__init__(config)
-        n, d, layout = config.network, config.diffusion, config.skeleton
+        n, layout = config.network, config.skeleton
         self.disentangled = config.method == "ddhpose"
         if self.disentangled:
-            network: nn.Module = HierarchicalDenoiser(layout, n.frames, n.channels, n.depth, n.heads, n.drop_path, config.compat)
+            network: nn.Module = HierarchicalDenoiser(
+                layout, n.frames, n.channels, n.depth, n.heads, n.drop_path, config.compat, inputs=config.columns + 4
+            )
         else:
-            network = MixSTE(n.frames, len(layout.joints), 5, n.channels, n.depth, n.heads, n.drop_path, timed=True)
+            network = MixSTE(n.frames, len(layout.joints), config.columns + 3, n.channels, n.depth, n.heads, n.drop_path, timed=True)
         self.network = network
-        with torch.device("cpu"):  # its tables are real even where weights are made as shapes only
-            self.schedule = DiscreteSchedule.cosine(d.timesteps)
+        self.schedule = noise_schedule(config.diffusion)
 
     def start_from(self, theirs: LiftingConfig, weights: Mapping[str, Tensor]) -> None:
         """Take over the same method's weights, or MixSTE's.
@@ -91,7 +94,7 @@ class D3DP(LiftingModel):
         return self.network(torch.cat((keypoints, state.clamp(-limit, limit) / d.scale), -1), t)
 
     def lift(self, context: Tensor, steps: int, streams: NoiseStreams) -> Tensor:
-        """DDIM with η = 1 from pure noise: (rows, F, J, 2) → (rows, K, F, J, 3)."""
+        """DDIM from pure noise: (rows, F, J, 2) → (rows, K, F, J, 3)."""
         start = streams(context.new_empty(*context.shape[:-1], 4 if self.disentangled else 3))
         poses: list[Tensor] = []
         sample(
@@ -99,7 +102,7 @@ class D3DP(LiftingModel):
             start,
             sampler="ddim",
             times=sampling_times(self.config.diffusion.timesteps, steps),
-            eta=1.0,
+            eta=self.config.diffusion.eta,
             noise=streams,
             constrain=self._root_kept(start) if self.disentangled and self.config.compat else None,
             keypoints=context,
@@ -112,8 +115,3 @@ class D3DP(LiftingModel):
         """Published: no step touches the root's slot, which holds no bone; so its noise does not fade as it did in training."""
         slot = (torch.arange(start.shape[-2]) == self.root).to(start.device)[:, None]
         return lambda state, t: torch.where(slot, start, state)
-
-
-def sampling_times(timesteps: int, steps: int) -> Tensor:
-    """(K + 1,) from T − 1 down to −1, clean data: evenly spaced, cut to whole steps (D3DP, arXiv 2303.11579)."""
-    return torch.linspace(-1, timesteps - 1, steps + 1, dtype=torch.float64).trunc().flip(0)

@@ -143,9 +143,11 @@ class HierarchicalDenoiser(MixSTE):
     below: Tensor
     level: Tensor
 
-    def __init__(self, layout: Layout, frames: int, channels: int, depth: int, heads: int, drop_path: float, compat: bool) -> None:
+    def __init__(
+        self, layout: Layout, frames: int, channels: int, depth: int, heads: int, drop_path: float, compat: bool, inputs: int = 6
+    ) -> None:
         self.parents, self.compat = layout.parents, compat
-        super().__init__(frames, len(self.parents), 6, channels, depth, heads, drop_path, timed=True)
+        super().__init__(frames, len(self.parents), inputs, channels, depth, heads, drop_path, timed=True)
         level = levels(self.parents)
         self.group = nn.Parameter(torch.zeros(1, max(level) + 1, channels))
         self.register_buffer("level", torch.tensor(level), persistent=False)

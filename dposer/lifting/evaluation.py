@@ -9,13 +9,17 @@ Every clip is cut into windows, each is lifted to H hypotheses in K steps, and a
 ``J-Agg (solved root)``     JPMA with the root that lays each hypothesis over the keypoints: nothing is known of the truth
 ``Mean``, ``Median``, ...   further aggregates if asked for, by solved roots
 ``P-Best``, ``J-Best``      the hypothesis, the joints nearest to the truth: bounds
+``P-Worst``                 the hypothesis farthest from it, if asked for
 ==========================  ==============================================================================================
 
 The root is zero in prediction and truth. For P-MPJPE every hypothesis is aligned with the truth before the setting chooses; P-Agg is the
 mean of those, aligned again; J-Agg takes the joints that are chosen unaligned; further aggregates are aligned themselves.
 
+Keypoints may be occluded first: then J-Agg sees what the model sees, hidden ones not at all. Lengths of bones should not change within a
+window, each of which is measured by itself (consistency), and be alike on both sides (symmetry).
+
 Sources: VideoPose3D (Pavllo et al., CVPR 2019), D3DP (Shan et al., ICCV 2023), DDHPose (Cai et al., AAAI 2024) for the protocols; DiffHPE
-(Rommel et al., ICCV 2023 workshops) for symmetry and consistency.
+(Rommel et al., ICCV 2023 workshops) for occlusions, symmetry and consistency.
 """
 
 import dataclasses
@@ -34,16 +38,19 @@ from dposer.data.lifting_clip import LiftingClip
 from dposer.errors import InputError
 from dposer.geometry.lens import Lens
 from dposer.geometry.procrustes import procrustes_align
-from dposer.lifting.config import LiftingConfig
+from dposer.lifting.bones import Bones
+from dposer.lifting.config import LiftingConfig, OcclusionConfig
 from dposer.lifting.ddhpose import levels
 from dposer.lifting.hypotheses import AGGREGATES, Scope, joint_agg, joint_best, mean_pose, pose_best, solve_root
 from dposer.lifting.model import MAX_BATCH, LiftingModel, Progress
 from dposer.lifting.noise import Noise
 from dposer.lifting.observed import screen_keypoints
+from dposer.lifting.occlusion import Disturbance, Occlusion
 from dposer.lifting.report import AVERAGE, POOLED, Report, Row, WindowErrors
 from dposer.lifting.training import Pair
 from dposer.lifting.windows import LastWindow, clip_starts, gather, merge
-from dposer.metrics.poses import auc, distances, n_mpjpe, pck
+from dposer.metrics.poses import asymmetry, auc, bone_lengths, consistency, distances, n_mpjpe, pck
+from dposer.randomness import keyed_generator
 
 Keep = Callable[[LiftingClip, str, Tensor], None]
 """Is handed the poses (K, F, J, 3) of a clip in one setting, frames that no window holds being zero."""
@@ -51,6 +58,10 @@ Sums = dict[str, tuple[np.ndarray, float]]
 """Figure → sum over frames of each (step, setting), and their number."""
 
 _GT, _SOLVED = "J-Agg (GT root)", "J-Agg (solved root)"
+_LISTS = ("joints", "coordinates", "bones", "pairs")
+"""Figures of several values, fields of a row by themselves."""
+_SPAN = 27
+"""Frames that are occluded together at least."""
 _SCALE = {"PCK": 100.0, "AUC": 100.0}
 """To the units of reports; metres become millimetres else."""
 
@@ -87,6 +98,10 @@ class EvalSettings:
     p2: bool = False
     """Also P-MPJPE."""
     seed: int = 0
+    worst: bool = False
+    """Also P-Worst, over the ``scope`` of P-Best."""
+    occlusion: OcclusionConfig = field(default_factory=OcclusionConfig)
+    """Of what the model sees, drawn by clip and place for one window after another, of 27 frames if the model's are shorter."""
 
     def __post_init__(self) -> None:
         for name in ("hypotheses", "steps", "batch", "max_batch", "every"):
@@ -107,7 +122,8 @@ class EvalSettings:
     def names(self) -> tuple[str, ...]:
         """The settings that one pose is made by."""
         j_agg = {"gt": (_GT,), "solved": (_SOLVED,), "both": (_GT, _SOLVED)}[self.root]
-        return ("Single", "P-Agg", *j_agg, *(name.capitalize() for name in self.aggregates), "P-Best", "J-Best")
+        made = (name.capitalize() for name in self.aggregates)
+        return ("Single", "P-Agg", *j_agg, *made, "P-Best", *["P-Worst"] * self.worst, "J-Best")
 
 
 @torch.no_grad()
@@ -132,7 +148,8 @@ def evaluate(
     """
     settings = settings or EvalSettings()
     _check(clips, model.config.skeleton)
-    frames = model.config.network.frames
+    frames, layout = model.config.network.frames, model.config.skeleton
+    bones = Bones.of(layout)
     total = sum(len(starts) for starts in _starts(clips, frames, settings))
     done, sums, extras, errors = 0, [], [], WindowErrors(errors={name: [] for name in settings.names})
     hypotheses = steps = at_bound = coordinates = 0
@@ -147,7 +164,7 @@ def evaluate(
         for row, (film, _) in enumerate(batch):
             film.found.append({name: value[row] for name, value in found.items()})
             if len(film.found) == len(film.starts):
-                figures, extra = _score(film, settings, errors)
+                figures, extra = _score(film, settings, errors, bones)
                 sums.append((film.clip, figures))
                 extras.append(extra)
                 _hand_over(film, settings, keep)
@@ -167,12 +184,14 @@ def evaluate(
         clips=len(sums),
         windows=total,
         frames=counted,
-        joints=list(model.config.skeleton.joints),
-        rows=_rows(sums, settings, model.config.skeleton),
+        joints=list(layout.joints),
+        rows=_rows(sums, settings, layout, bones),
         uncertainty=_uncertainty(_pooled(extras), hypotheses) if hypotheses > 1 else [],
         clamped=100 * at_bound / coordinates,
         window_errors=errors,
-        notes=_notes(clips, model.config.fps),
+        notes=_notes(clips, model.config.fps, settings.occlusion),
+        bones=list(bones.names),
+        pairs=list(bones.pair_names),
     )
 
 
@@ -186,10 +205,14 @@ class _Film:
     clip: LiftingClip
     starts: Tensor
     observed: Tensor
-    """What the network sees."""
+    """What the network would see if nothing happened to it."""
+    hidden: Tensor
+    shift: Tensor
+    """What happens to it."""
     keypoints: Tensor
-    """In screen units, gaps filled."""
+    """In screen units, gaps filled, shifted."""
     confidence: Tensor
+    """0 where hidden."""
     pose: Tensor
     root: Tensor
     lens: Tensor
@@ -199,21 +222,33 @@ class _Film:
     """Of each window that is done, what :func:`_settle` returns."""
 
     @classmethod
-    def of(cls, clip: LiftingClip, starts: Tensor, config: LiftingConfig) -> "_Film":
+    def of(cls, clip: LiftingClip, starts: Tensor, config: LiftingConfig, settings: EvalSettings) -> "_Film":
         assert clip.joints is not None
         pair, count = Pair.of(clip, config), len(clip)
+        hidden, shift = _disturbed(clip, config, settings)
         lens = (Lens.of_size(*clip.size) if clip.lens is None else clip.lens).on_screen(clip.size)
         return cls(
             clip=clip,
             starts=starts,
             observed=pair.observed,
-            keypoints=screen_keypoints(clip.keypoints, clip.size, clip.layout)[0],
-            confidence=torch.from_numpy(clip.keypoints[..., 2].astype(np.float32)),
+            hidden=hidden,
+            shift=shift,
+            keypoints=screen_keypoints(clip.keypoints, clip.size, clip.layout)[0] + shift,
+            confidence=torch.from_numpy(clip.keypoints[..., 2].astype(np.float32)) * ~hidden,
             pose=pair.pose,
             root=torch.from_numpy(clip.joints[:, clip.root].astype(np.float32)),
             lens=lens.vector.expand(count, -1),
             valid=torch.ones(count, dtype=torch.bool) if clip.valid is None else torch.from_numpy(clip.valid.astype(bool)),
         )
+
+
+def _disturbed(clip: LiftingClip, config: LiftingConfig, settings: EvalSettings) -> tuple[Tensor, Tensor]:
+    """(F, J) hidden and (F, J, 2) shift of a clip: windows one after another, so that a frame in two windows is the same in both."""
+    occlusion, frames = Occlusion(settings.occlusion, config.skeleton), max(config.network.frames, _SPAN)
+    starts = range(0, len(clip), frames)
+    generators = [keyed_generator("cpu", "occlusion", settings.seed, clip.name, start) for start in starts if occlusion]
+    drawn = occlusion.draw(len(starts), frames, generators, config.compat)
+    return drawn.hidden.flatten(0, 1)[: len(clip)], drawn.shift.flatten(0, 1)[: len(clip)]
 
 
 Batch = list[tuple[_Film, Tensor]]
@@ -232,7 +267,9 @@ def _batches(clips: Sequence[LiftingClip], config: LiftingConfig, settings: Eval
     """Full ones, across clips; those of P-Best over a batch end with their clip, as published ones do."""
     batch: Batch = []
     for clip, starts in zip(clips, _starts(clips, config.network.frames, settings), strict=True):
-        film = _Film.of(clip, starts, config)
+        if not len(starts):
+            continue
+        film = _Film.of(clip, starts, config, settings)
         for i in range(len(starts)):
             batch.append((film, starts[i : i + 1]))
             if len(batch) == settings.batch or (settings.scope == "batch" and i == len(starts) - 1):
@@ -248,7 +285,8 @@ def _stacked(batch: Batch, name: str, frames: int) -> Tensor:
 
 def _lift(model: LiftingModel, batch: Batch, settings: EvalSettings) -> Tensor:
     """(B, K, H, F, J, 3), the root at zero."""
-    observed = _stacked(batch, "observed", model.config.network.frames)
+    observed, hidden, shift = (_stacked(batch, name, model.config.network.frames) for name in ("observed", "hidden", "shift"))
+    observed = Disturbance(hidden, shift).of(observed, model.config)
     device = next((parameter.device for parameter in model.parameters()), observed.device)
     noise = Noise(tuple(key for film, start in batch for key in Noise.of(settings.seed, film.clip.name, start).keys))
     poses = model.predict(observed.to(device), settings.hypotheses, settings.steps, noise, settings.max_batch)
@@ -304,6 +342,7 @@ def _chosen(h: Tensor, of: Tensor, view: _View, roots: Mapping[str, Tensor], set
         "P-Agg": mean_pose(of),
         **{name: joint_agg(h, root, view.keypoints, view.lens, view.confidence, of=of) for name, root in roots.items()},
         "P-Best": pose_best(of, view.truth, settings.scope),
+        **({"P-Worst": pose_best(of, view.truth, settings.scope, worst=True)} if settings.worst else {}),
         "J-Best": joint_best(of, view.truth),
     }
     made = [name.capitalize() for name in settings.aggregates]
@@ -339,19 +378,22 @@ def expected_minimum(errors: Tensor) -> Tensor:
 # ---- figures -----------------------------------------------------------------------------------------------------------
 
 
-def _score(film: _Film, settings: EvalSettings, errors: WindowErrors) -> tuple[Sums, Sums]:
+def _score(film: _Film, settings: EvalSettings, errors: WindowErrors, bones: Bones) -> tuple[Sums, Sums]:
     """Sums of a clip's figures (K, S, ...) and of its hypotheses' statistics (K, ...); its windows' errors are appended."""
     found = {name: torch.stack([window[name] for window in film.found]) for name in film.found[0]}
     frames = found["poses"].shape[1]
     truth, valid = (gather(array, film.starts, frames) for array in (film.pose, film.valid))
     _append_errors(film, found["poses"][:, :, -1], truth, valid, errors)
+    windows, counted = found["poses"], valid
     if settings.overlap == "once":
+        counted = valid & (film.starts[:, None] + torch.arange(frames) < len(film.clip))
         covered = merge(torch.ones_like(valid), film.starts, len(film.clip))
         found = {name: merge(value, film.starts, len(film.clip))[None] for name, value in found.items()}
         truth, valid = film.pose[None], (film.valid & covered)[None]
     steps = []
     for k in range(found["poses"].shape[2]):
-        step = _measure(found["poses"][:, :, k].movedim(2, 0), truth, valid, film.clip.fps, film.clip.layout)
+        step = _measure(found["poses"][:, :, k].movedim(2, 0), truth, valid, film.clip.fps, film.clip.layout, bones)
+        step["bones"] = _consistency(windows[:, :, k].movedim(2, 0), counted, bones)
         if "aligned" in found:
             aligned = distances(found["aligned"][:, :, k].movedim(2, 0), truth).mean(-1)
             step["P-MPJPE"] = _summed(aligned, valid)
@@ -377,12 +419,18 @@ def _summed(values: Tensor, mask: Tensor) -> tuple[np.ndarray, float]:
     return torch.where(mask, values, 0).double().sum((-2, -1)).numpy(), float(mask.sum())
 
 
-def _measure(poses: Tensor, truth: Tensor, valid: Tensor, fps: float, layout: Layout) -> dict[str, tuple[np.ndarray, float]]:
+def _summed_rows(values: Tensor, mask: Tensor) -> tuple[np.ndarray, float]:
+    """The same of several values for each frame, (..., W, F, N)."""
+    return (values * mask[..., None]).double().sum((-3, -2)).numpy(), float(mask.sum())
+
+
+def _measure(poses: Tensor, truth: Tensor, valid: Tensor, fps: float, layout: Layout, bones: Bones) -> dict[str, tuple[np.ndarray, float]]:
     """Sums over frames of what W sequences (S, W, F, J, 3) of S settings are worth against (W, F, J, 3), metres and shares."""
     moving = [joint for joint, parent in enumerate(layout.parents) if parent >= 0]
-    errors = distances(poses, truth)
     sums = {
-        "joints": ((errors * valid[..., None]).double().sum((1, 2)).numpy(), float(valid.sum())),
+        "joints": _summed_rows(distances(poses, truth), valid),
+        "coordinates": _summed_rows((poses - truth).abs().mean(-2), valid),
+        "pairs": _summed_rows(asymmetry(bone_lengths(poses, bones.edges), bones.pairs), valid),
         "N-MPJPE": _summed(n_mpjpe(poses, truth), valid),
         "PCK": _summed(pck(poses[..., moving, :], truth[..., moving, :]), valid),
         "AUC": _summed(auc(poses[..., moving, :], truth[..., moving, :]), valid),
@@ -393,21 +441,13 @@ def _measure(poses: Tensor, truth: Tensor, valid: Tensor, fps: float, layout: La
             sums[name] = _summed(wrong, valid.unfold(1, order + 1, 1).all(-1))
     if "MPJVE" in sums:
         sums["velocity"] = (sums["MPJVE"][0] * fps, sums["MPJVE"][1])
-    lengths = torch.stack([distances(poses[..., [child], :], poses[..., [parent], :])[..., 0] for parent, child in layout.edges], -1)
-    bones = {child: row for row, (_, child) in enumerate(layout.edges)}
-    sides = [[bones[child] for child in side if child in bones] for side in (layout.left, layout.right)]
-    sums["symmetry"] = _summed((lengths[..., sides[0]] - lengths[..., sides[1]]).abs().mean(-1), valid)
-    sums["consistency"] = _consistency(lengths, valid)
     return sums
 
 
-def _consistency(lengths: Tensor, valid: Tensor) -> tuple[np.ndarray, float]:
-    """Sum over sequences with two valid frames or more of the standard deviation of bone lengths (S, W, F, bones), and their number."""
-    mask, count = valid[..., None], valid.sum(1)[:, None]
-    mean = (lengths * mask).sum(2, keepdim=True) / count.clamp_min(1)[:, None]
-    variance = ((lengths - mean).square() * mask).sum(2) / (count - 1).clamp_min(1)
-    there = count[:, 0] > 1
-    return variance[:, there].sqrt().mean(-1).double().sum(-1).numpy(), float(there.sum())
+def _consistency(poses: Tensor, counted: Tensor, bones: Bones) -> tuple[np.ndarray, float]:
+    """Sum over the windows (S, W, F, J, 3) with two frames or more that count of what each bone deviates by, and their number."""
+    there = counted.sum(1) > 1
+    return consistency(bone_lengths(poses, bones.edges)[:, there], counted[there]).double().sum(1).numpy(), float(there.sum())
 
 
 def _hand_over(film: _Film, settings: EvalSettings, keep: Keep | None) -> None:
@@ -430,13 +470,20 @@ def _pooled(many: Sequence[Sums]) -> Sums:
     return total
 
 
-def _means(sums: Sums) -> dict[str, np.ndarray]:
-    """Figures (K, S, ...) in the units of reports; those without a frame are left out."""
+def _means(sums: Sums, bones: Bones) -> dict[str, np.ndarray]:
+    """Figures (K, S) and :data:`_LISTS` (K, S, ...) in the units of reports; those without a frame are left out."""
     means = {name: value / weight * _SCALE.get(name, 1000.0) for name, (value, weight) in sums.items() if weight}
-    return {"MPJPE": means["joints"].mean(-1), **means} if "joints" in means else {}
+    if "joints" not in means:
+        return {}
+    made = {"MPJPE": means["joints"].mean(-1)}
+    for prefix, which in (("", bones.own), ("legacy ", bones.legacy)):
+        made[f"{prefix}symmetry"] = means["pairs"][..., bones.pairs_of(which)].mean(-1)
+        if "bones" in means:
+            made[f"{prefix}consistency"] = means["bones"][..., list(which)].mean(-1)
+    return made | means
 
 
-def _rows(sums: Sequence[tuple[LiftingClip, Sums]], settings: EvalSettings, layout: Layout) -> list[Row]:
+def _rows(sums: Sequence[tuple[LiftingClip, Sums]], settings: EvalSettings, layout: Layout, bones: Bones) -> list[Row]:
     subjects = ["", *dict.fromkeys(clip.subject for clip, _ in sums)] if settings.by_subject else [""]
     rows: list[Row] = []
     for subject in subjects:
@@ -444,12 +491,12 @@ def _rows(sums: Sequence[tuple[LiftingClip, Sums]], settings: EvalSettings, layo
         for clip, figures in sums:
             if subject in ("", clip.subject):
                 groups[_group(clip, settings.group)].append(figures)
-        means = {group: found for group, many in groups.items() if (found := _means(_pooled(many)))}
+        means = {group: found for group, many in groups.items() if (found := _means(_pooled(many), bones))}
         if not means:
             continue
         names = dict.fromkeys(name for found in means.values() for name in found)
         average = {name: np.mean([found[name] for found in means.values() if name in found], 0) for name in names}
-        pooled = _means(_pooled([figures for many in groups.values() for figures in many]))
+        pooled = _means(_pooled([figures for many in groups.values() for figures in many]), bones)
         for group, found in {**means, AVERAGE: average, POOLED: pooled}.items():
             rows += _rows_of(group, subject, found, settings.names, layout)
     return rows
@@ -463,9 +510,10 @@ def _rows_of(group: str, subject: str, means: Mapping[str, np.ndarray], names: S
     depth = np.array(levels(layout.parents))
     for step, of_settings in enumerate(means["joints"]):
         for number, (name, joints) in enumerate(zip(names, of_settings, strict=True)):
-            figures = {figure: float(values[step, number]) for figure, values in means.items() if figure != "joints"}
+            figures = {figure: float(values[step, number]) for figure, values in means.items() if figure not in _LISTS}
+            lists = {field: means[field][step, number].tolist() for field in _LISTS if field in means}
             by_level = [float(joints[depth == level].mean()) for level in range(depth.max() + 1)]
-            yield Row(group, subject, name, step, figures, joints.tolist(), by_level)
+            yield Row(group, subject, name, step, figures, levels=by_level, **lists)
 
 
 def _uncertainty(sums: Sums, hypotheses: int) -> list[dict[str, object]]:
@@ -500,8 +548,11 @@ def _check(clips: Sequence[LiftingClip], layout: Layout) -> None:
         raise InputError(f"{twice}: found twice, expected names of clips that differ, since their noise is drawn by them")
 
 
-def _notes(clips: Sequence[LiftingClip], fps: float) -> list[str]:
+def _notes(clips: Sequence[LiftingClip], fps: float, occlusion: OcclusionConfig) -> list[str]:
     notes = []
+    if parts := occlusion.parts():
+        said = " + ".join(name if name == "mixed" else f"{name}:{amount:g}" for name, amount in parts)
+        notes.append(f"keypoints are occluded: {said}{' of ' + occlusion.limbs if occlusion.limbs else ''}")
     if unknown := sum(clip.lens is None for clip in clips):
         notes.append(f"{unknown} of {len(clips)} clips have no camera: J-Agg takes a lens of the focal length of the picture's diagonal")
     if other := sum(not math.isclose(clip.fps, fps, rel_tol=0.02) for clip in clips):

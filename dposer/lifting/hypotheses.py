@@ -56,14 +56,15 @@ def geometric_median(h: Tensor, iterations: int = 16) -> Tensor:
     return median.squeeze(-4)
 
 
-def pose_best(h: Tensor, target: Tensor, scope: Scope = "frame") -> Tensor:
+def pose_best(h: Tensor, target: Tensor, scope: Scope = "frame", worst: bool = False) -> Tensor:
     """P-Best: the hypothesis nearest to the truth, (..., H, F, J, 3) and (..., F, J, 3) → (..., F, J, 3).
 
     Args:
         scope: one choice for each frame (as the paper says it), for each window, or one for all windows that are given (as the published
             code does it, so that the result depends on how many those are).
+        worst: P-Worst, the hypothesis that is farthest.
     """
-    errors = distances(h, target[..., None, :, :, :])
+    errors = distances(h, target[..., None, :, :, :]) * (-1 if worst else 1)
     everywhere = tuple(range(errors.ndim - 3)) if scope == "batch" else ()
     return choose(h, errors.mean((*everywhere, -1) if scope == "frame" else (*everywhere, -2, -1), keepdim=True))
 
@@ -198,10 +199,10 @@ def solve_root(
     told = told & (z + ahead.squeeze(-1).amin(-1) > _NEAR) & (z < _BEYOND)
     if smooth > 0:
         z = _blurred(z, torch.where(told, certain, 0.0), smooth)
-    depth = ahead + _bridged(z[..., None], told, _FAR)[..., None, :]
+    depth = ahead + bridged(z[..., None], told, _FAR)[..., None, :]
     weight = _shares(seen / depth.squeeze(-1).clamp_min(_NEAR).square())
     root = torch.cat(((weight * (ray * depth - side)).sum(-2), depth[..., 0, :] - ahead[..., 0, :]), -1)
-    return _bridged(root, (seen.sum(-1) > 0).expand(root.shape[:-1]), root).to(h)
+    return bridged(root, (seen.sum(-1) > 0).expand(root.shape[:-1]), root).to(h)
 
 
 def _step(weight: Tensor, point: Tensor, offset: Tensor, gain: Tensor) -> tuple[Tensor, Tensor]:
@@ -234,7 +235,7 @@ def _blurred(values: Tensor, weight: Tensor, deviation: float) -> Tensor:
     return torch.where(bottom > 0, top / torch.where(bottom > 0, bottom, 1.0), values)
 
 
-def _bridged(values: Tensor, known: Tensor, default: Tensor | float) -> Tensor:
+def bridged(values: Tensor, known: Tensor, default: Tensor | float) -> Tensor:
     """Frames that are not known lie on the line between those around them: (..., F, D), (..., F) → (..., F, D)."""
     last = known.shape[-1] - 1
     frame = torch.arange(last + 1, device=known.device).expand_as(known)

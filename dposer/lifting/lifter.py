@@ -18,6 +18,7 @@ from dposer.lifting.inputs import check_plausible, fill_gaps
 from dposer.lifting.model import MAX_BATCH, LiftingModel, Progress
 from dposer.lifting.noise import Noise
 from dposer.lifting.observed import observe
+from dposer.lifting.refiners import Refined, Refiner
 from dposer.lifting.windows import clip_starts, gather, merge, overlapping_starts
 
 SHIPPED = {method: f"lifting-{method}-open.safetensors" for method in ("mixste", "d3dp", "ddhpose")}
@@ -79,6 +80,25 @@ class Lifter:
     def config(self) -> LiftingConfig:
         return self.checkpoint.config
 
+    def refined(self, refiner: "Lifter", error: float | None = None) -> "Lifter":
+        """The same, every pose of it refined by a cross-channel or single-graph method.
+
+        Args:
+            error: this lifter's root mean square error of a coordinate, metres, by which the refiner sets how far its steps go back; None:
+                as its checkpoint tells, else the refiner's own.
+
+        Raises:
+            InputError: not a refiner, or one of other joints.
+        """
+        if not isinstance(refiner.model, Refiner):
+            raise InputError(f"{refiner.config.method} refines nothing, expected a cross-channel or single-graph method")
+        known = self.checkpoint.provenance.get("validation_axis_mm")
+        if error is None and isinstance(known, int | float):
+            error = known / 1000
+        both = Lifter(self.checkpoint, self.device)
+        both.model = Refined(both.model, refiner.model, error).eval()
+        return both
+
     @torch.no_grad()
     def __call__(
         self,
@@ -88,13 +108,14 @@ class Lifter:
         root: Tensor | None = None,
         *,
         hypotheses: int = 20,
-        steps: int = 10,
+        steps: int | None = None,
         aggregate: str = "auto",
         overlap: int = 0,
         max_batch: int = MAX_BATCH,
         seed: int = 0,
         name: str = "",
         progress: Progress | None = None,
+        mixture: np.ndarray | None = None,
     ) -> Lifted:
         """Lift a clip of any length.
 
@@ -105,12 +126,14 @@ class Lifter:
             lens: of the camera, in pixels; None: in the middle, as long as the diagonal, which only the root and "joint", "limb" and
                 "soft" aggregates depend on.
             root: (F, 3) its true path, if known.
-            hypotheses, steps: H, K. A regressor has one of each.
+            hypotheses, steps: H, K. A regressor has one of each; None: as many steps as serve the method.
             aggregate: "auto" (the mean) or a key of :data:`~dposer.lifting.hypotheses.AGGREGATES`.
             overlap: frames by which windows overlap; they are blended there. 0: as published.
             max_batch: sequences that the network sees at once.
             seed, name: decide the noise, together with the place of a window in its clip.
             progress: told (done, total) sequences.
+            mixture: (F, J, M, 5) the keypoints as mixtures of Gaussians (:mod:`dposer.data.gmm`), for methods that see those; else they
+                are made of keypoints and confidences.
 
         Raises:
             InputError: wrong shapes, numbers that are no pixels, no person.
@@ -118,6 +141,8 @@ class Lifter:
         keypoints, filled = self._whole(keypoints)
         points = keypoints[..., :2]
         frames, length = self.config.network.frames, len(points)
+        if mixture is not None and (mixture.ndim, *mixture.shape[:2], mixture.shape[-1]) != (4, *points.shape[:2], 5):
+            raise InputError(f"mixture of shape {mixture.shape}, expected ({', '.join(map(str, points.shape[:2]))}, components, 5)")
         if not 0 <= overlap < frames:
             raise InputError(f"overlap = {overlap}, expected from 0 to below the {frames} frames of a window")
         if aggregate != "auto" and aggregate not in AGGREGATES:
@@ -127,8 +152,9 @@ class Lifter:
             notes.append(f"{length} frames, fewer than the {frames} of a window: the last was repeated")
         starts = overlapping_starts(length, frames, frames - overlap) if overlap else clip_starts(length, frames)
         pixels = torch.from_numpy(points.astype(np.float32))
-        windows = gather(observe(keypoints, size, self.config), starts, frames)
-        found, taken = self._predicted(windows, hypotheses, steps, Noise.of(seed, name, starts), max_batch, progress)
+        windows = gather(observe(keypoints, size, self.config, mixture), starts, frames)
+        steps = (steps or self.model.usual) if self.model.usual > 1 else 1  # some take one, whatever is asked for
+        found = self._predicted(windows, hypotheses, steps, Noise.of(seed, name, starts), max_batch, progress)
         # (windows, H, F, J, 3): time comes first while windows are merged
         whole = merge(found.transpose(1, 2), starts, length, fade=overlap > 0).transpose(0, 1)
         if lens is None:
@@ -140,15 +166,12 @@ class Lifter:
         poses = AGGREGATES[aggregate](whole, roots, pixels, lens, confidence, self.config.skeleton)
         path = solve_root(poses[None], pixels, lens, confidence)[0] if root is None else root
         spread = whole.var(0, correction=0).sum(-1).sqrt()
-        return Lifted(whole, poses, path, spread, taken, aggregate, torch.from_numpy(filled), tuple(notes))
+        return Lifted(whole, poses, path, spread, steps, aggregate, torch.from_numpy(filled), tuple(notes))
 
-    def _predicted(
-        self, windows: Tensor, hypotheses: int, steps: int, noise: Noise, max_batch: int, progress: Progress | None
-    ) -> tuple[Tensor, int]:
-        """(windows, H, F, J, 3) after the last step, and how many steps there were; some windows at a time, since steps are many."""
+    def _predicted(self, windows: Tensor, hypotheses: int, steps: int, noise: Noise, max_batch: int, progress: Progress | None) -> Tensor:
+        """(windows, H, F, J, 3) after the last step; some windows at a time, since steps are many."""
         some = max(1, max_batch // hypotheses)
         poses: list[Tensor] = []
-        taken = 1
         for first in range(0, len(windows), some):
 
             def tell(done: int, total: int, first: int = first) -> None:
@@ -158,9 +181,8 @@ class Lifter:
 
             part = slice(first, first + some)
             every = self.model.predict(windows[part].to(self.device), hypotheses, steps, noise[part], max_batch, tell if progress else None)
-            taken = every.shape[1]
             poses.append(every[:, -1].cpu())
-        return torch.cat(poses), taken
+        return torch.cat(poses)
 
     def _whole(self, keypoints: Tensor | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(F, J, 3) pixels without gaps and confidence, and which were filled in (F, J)."""

@@ -36,6 +36,25 @@ class Losses(nn.Module):
         loss = parts.pop("loss") if "loss" in parts else parts["position"]
         return {"loss": loss * loss / 2 if settings.squared else loss, **{name: part.detach() for name, part in parts.items()}}
 
+    def denoising(self, error: Tensor, clean: Tensor, pose: Tensor) -> dict[str, Tensor]:
+        """(1 − λ_t − λ_s) E + λ_t mean Var ℓ + λ_s mean (ℓ_left − ℓ_right)² (DiffHPE, arXiv 2309.01575).
+
+        Args:
+            error: E, mean square of what the network estimates.
+            clean: estimated pose (B, F, J, 3), whose bone lengths ℓ are judged; metres.
+        """
+        settings, layout = self.config.loss, self.config.skeleton
+        parts = {"position": _distance(clean, pose).mean(), "denoising": error}
+        loss = error
+        if settings.consistency or settings.symmetry:
+            length = bones(clean, layout.parents)[..., 3]
+            moving = [joint for joint, parent in enumerate(layout.parents) if parent >= 0]
+            varies = length[..., moving].var(1).mean()
+            differs = (length[..., list(layout.left)] - length[..., list(layout.right)]).square().mean()
+            loss = (1 - settings.consistency - settings.symmetry) * error + settings.consistency * varies + settings.symmetry * differs
+            parts |= {"consistency": varies, "symmetry": differs}
+        return {"loss": loss, **{name: part.detach() for name, part in parts.items()}}
+
     def _position(self, estimate: Tensor, pose: Tensor) -> dict[str, Tensor]:
         return {"position": _distance(estimate, pose).mean() / self.config.loss.unit}
 

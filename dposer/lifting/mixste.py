@@ -93,10 +93,10 @@ class TimeEmbedding(nn.Sequential):
     """τ(t): [sin(t f), cos(t f)] with C / 2 frequencies f_i = 10000^(−i / (C/2 − 1)), then linear C → 2C, GELU, linear 2C → C."""
 
     def __init__(self, channels: int) -> None:
-        super().__init__(_Sinusoid(channels), nn.Linear(channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, channels))
+        super().__init__(Sinusoid(channels), nn.Linear(channels, 2 * channels), nn.GELU(), nn.Linear(2 * channels, channels))
 
 
-class _Sinusoid(nn.Module):
+class Sinusoid(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.channels = channels

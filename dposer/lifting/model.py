@@ -2,13 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from dposer.diffusion.schedule import DiscreteSchedule
 from dposer.errors import InputError
-from dposer.lifting.config import LiftingConfig
+from dposer.lifting.config import DiffusionConfig, LiftingConfig
 from dposer.lifting.losses import Losses
 from dposer.lifting.noise import Noise, NoiseStreams
 from dposer.lifting.observed import mirrored
@@ -28,8 +29,12 @@ class LiftingModel(nn.Module, ABC):
         config: of the method.
     """
 
-    draws: ClassVar[bool] = True
+    draws: bool = True
     """Hypotheses differ; False: there is one, whatever is asked for."""
+    quick: int = 1
+    """Steps that give a fair impression."""
+    usual: int = 1
+    """Steps that serve well."""
 
     def __init__(self, config: LiftingConfig) -> None:
         super().__init__()
@@ -117,6 +122,19 @@ class LiftingModel(nn.Module, ABC):
     def mirrored(self, observed: Tensor) -> Tensor:
         """What would be observed of the mirrored person."""
         return mirrored(observed, self.config.inputs, self.config.skeleton)
+
+
+def noise_schedule(config: DiffusionConfig) -> DiscreteSchedule:
+    """The process that the settings describe."""
+    with torch.device("cpu"):  # its tables are real even where weights are made as shapes only
+        if config.schedule == "cosine":
+            return DiscreteSchedule.cosine(config.timesteps, config.beta_end)
+        return getattr(DiscreteSchedule, config.schedule)(config.timesteps, config.beta_start, config.beta_end)
+
+
+def sampling_times(timesteps: int, steps: int) -> Tensor:
+    """(K + 1,) from T − 1 down to −1, clean data: evenly spaced, cut to whole steps (D3DP, arXiv 2303.11579)."""
+    return torch.linspace(-1, timesteps - 1, steps + 1, dtype=torch.float64).trunc().flip(0)
 
 
 def sizes(model: nn.Module) -> dict[str, Any]:

@@ -5,6 +5,9 @@ points      x, y in screen units
 visible     x, y, and 1 where the keypoint was seen, else 0
 mixture     M times π, x, y, s_x, s_y: weights, means and standard deviations of a mixture (:mod:`dposer.data.gmm`)
 ==========  ====================================================================================================
+
+Of a missing joint, a mixture has one wide Gaussian: around its parent, not at what time would fill in, or around the middle of the picture
+(``config.hidden`` = "zero").
 """
 
 import numpy as np
@@ -12,19 +15,29 @@ import torch
 from torch import Tensor
 
 from dposer.body.skeleton import Layout
+from dposer.data.gmm import COLUMNS, hidden_mixture, mixture_of
 from dposer.geometry.lens import screen
 from dposer.lifting.config import Inputs, LiftingConfig
 from dposer.lifting.inputs import fill_gaps
 from dposer.lifting.windows import flip
 
+__all__ = ["hidden_mixture", "mirrored", "observe", "points_of", "screen_keypoints"]
 
-def observe(keypoints: np.ndarray, size: tuple[float, float], config: LiftingConfig) -> Tensor:
+
+def observe(keypoints: np.ndarray, size: tuple[float, float], config: LiftingConfig, mixture: np.ndarray | None = None) -> Tensor:
     """(F, J, I) float32 of keypoints (F, J, 3), pixels and confidence; missing ones as ``config.hidden`` says.
+
+    Args:
+        mixture: (F, J, M, 5) in screen units, if one is known; else it is made of the keypoints. Without effect on other inputs.
 
     Raises:
         InputError: no joint in any frame.
     """
     points, seen = screen_keypoints(keypoints, size, config.skeleton)
+    if config.inputs == "mixture":
+        confidence = torch.from_numpy(np.where(seen, keypoints[..., 2], 0).astype(np.float32))
+        found = mixture_of(points, confidence, config.skeleton) if mixture is None else torch.from_numpy(mixture).float().flatten(-2)
+        return hidden_mixture(found, ~seen, config.skeleton, zero=config.hidden == "zero")
     if config.hidden == "zero":
         points = points * seen[..., None]
     if config.inputs == "visible":
@@ -39,6 +52,11 @@ def screen_keypoints(keypoints: np.ndarray, size: tuple[float, float], layout: L
     return screen(torch.from_numpy(np.ascontiguousarray(filled, dtype=np.float32)), size), torch.from_numpy(seen)
 
 
+def points_of(observed: Tensor, inputs: Inputs) -> Tensor:
+    """The keypoints (..., J, 2) of what is observed (..., J, I); of a mixture the means of component 0."""
+    return observed[..., 1:3] if inputs == "mixture" else observed[..., :2]
+
+
 def mirrored(observed: Tensor, inputs: Inputs, layout: Layout) -> Tensor:
     """What would be observed of the mirrored person, (..., J, I)."""
-    return flip(observed, layout, range(1, observed.shape[-1], 5) if inputs == "mixture" else (0,))
+    return flip(observed, layout, range(1, observed.shape[-1], COLUMNS) if inputs == "mixture" else (0,))

@@ -17,7 +17,7 @@ class Regressor(LiftingModel):
     def __init__(self, config: LiftingConfig) -> None:
         super().__init__(config)
         n = config.network
-        self.network = MixSTE(n.frames, len(config.skeleton.joints), 2, n.channels, n.depth, n.heads, n.drop_path)
+        self.network = MixSTE(n.frames, len(config.skeleton.joints), config.columns, n.channels, n.depth, n.heads, n.drop_path)
 
     def estimate(self, observed: Tensor, pose: Tensor, generator: torch.Generator | None = None) -> Tensor:
         return self.network(observed)

@@ -4,6 +4,7 @@ A report is plain numbers: it goes to JSON and back, to rows of a CSV, to tables
 """
 
 import dataclasses
+import itertools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -21,9 +22,11 @@ AVERAGE, POOLED = "average", "all"
 FIGURES = {
     "MPJPE": "mm", "P-MPJPE": "mm", "N-MPJPE": "mm", "PCK": "%", "AUC": "%", "MPJVE": "mm/frame", "velocity": "mm/s",
     "acceleration": "mm/frame²", "symmetry": "mm", "consistency": "mm",
+    "legacy symmetry": "mm", "legacy consistency": "mm",
 }  # fmt: skip
 """Units. PCK is at 150 mm and AUC up to there, over all joints but the root; velocity is MPJVE by the clip's rate; symmetry is the mean
-difference of left and right bone lengths, consistency the standard deviation of bone lengths over a sequence, both of the prediction."""
+difference of left and right bone lengths, consistency the standard deviation of bone lengths over a window, both of the prediction; legacy
+ones are of the bones that DiffHPE's tables were made with (:mod:`dposer.lifting.bones`)."""
 
 LOGGED = {"P-Best": "P_Best", "P-Agg": "P_Agg", "J-Best": "J_Best", "J-Agg (GT root)": "J_Agg", "J-Agg (solved root)": "J_Agg_solved"}
 """Settings as published logs and file names call them."""
@@ -45,6 +48,12 @@ class Row:
     """MPJPE of each joint, mm."""
     levels: list[float]
     """MPJPE of the joints so many bones away from the root, mm."""
+    coordinates: list[float] = field(default_factory=list)
+    """Mean |error| along x, y, z, mm."""
+    bones: list[float] = field(default_factory=list)
+    """Consistency of each of :attr:`Report.bones`, mm; empty where windows have but one frame."""
+    pairs: list[float] = field(default_factory=list)
+    """Symmetry of each of :attr:`Report.pairs`, mm."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +104,10 @@ class Report:
     """% of the coordinates of the last step's hypotheses at the bound that sampling clamps them to: limbs that might reach farther."""
     window_errors: WindowErrors
     notes: list[str]
+    bones: list[str] = field(default_factory=list)
+    """parent->child, see :class:`dposer.lifting.bones.Bones`."""
+    pairs: list[str] = field(default_factory=list)
+    """The same without a side."""
 
     # ---- what is in it
 
@@ -107,10 +120,14 @@ class Report:
     def setting_names(self) -> list[str]:
         return list(dict.fromkeys(row.setting for row in self.rows))
 
+    def row(self, setting: str, step: int = -1, group: str = AVERAGE, subject: str = "") -> Row:
+        """All figures of one; ``KeyError`` if it is not there."""
+        rows = {(row.setting, row.step, row.group, row.subject): row for row in self.rows}
+        return rows[setting, range(self.steps)[step], group, subject]
+
     def value(self, figure: str, setting: str, step: int = -1, group: str = AVERAGE, subject: str = "") -> float:
         """One figure; ``KeyError`` if it is not there."""
-        rows = {(row.setting, row.step, row.group, row.subject): row for row in self.rows}
-        return rows[setting, range(self.steps)[step], group, subject].figures[figure]
+        return self.row(setting, step, group, subject).figures[figure]
 
     # ---- forms of it
 
@@ -145,6 +162,9 @@ class Report:
             | {f"{name} {unit}": row.figures.get(name, "") for name, unit in FIGURES.items()}
             | {f"level {depth} mm": value for depth, value in zip(range(depths), row.levels, strict=True)}
             | {f"{joint} mm": value for joint, value in zip(self.joints, row.joints, strict=True)}
+            | {f"{axis} mm": value for axis, value in zip("xyz", row.coordinates, strict=False)}
+            | {f"symmetry {pair} mm": value for pair, value in zip(self.pairs, row.pairs, strict=True)}
+            | {f"consistency {bone} mm": value for bone, value in itertools.zip_longest(self.bones, row.bones, fillvalue="")}
             for row in self.rows
         ]
 
@@ -152,7 +172,7 @@ class Report:
         """What a reader wants first comes first."""
         last = [row for row in self.rows if row.step == self.steps - 1]
         average = [row for row in last if row.group == AVERAGE and not row.subject]
-        figures = [name for name in FIGURES if any(name in row.figures for row in average)]
+        figures = [name for name in FIGURES if not name.startswith("legacy") and any(name in row.figures for row in average)]
         lines = [[row.setting, *(_cell(row.figures.get(name)) for name in figures)] for row in average]
         tables = [Table(f"mean over {self.by}s, last step", ["setting", *(f"{name} {FIGURES[name]}" for name in figures)], lines)]
         errors = [name for name in ("MPJPE", "P-MPJPE") if name in figures]
@@ -167,6 +187,12 @@ class Report:
         levels = [f"level {depth}" for depth in range(len(average[0].levels))]
         tables.append(_in_columns("MPJPE mm by level, last step", "level", levels, {row.setting: row.levels for row in average}))
         tables.append(_in_columns("MPJPE mm by joint, last step", "joint", self.joints, {row.setting: row.joints for row in average}))
+        for title, names, each_of in (
+            ("symmetry mm by pair of bones", self.pairs, {row.setting: row.pairs for row in average}),
+            ("consistency mm by bone", self.bones, {row.setting: row.bones for row in average}),
+        ):
+            if all(each_of.values()):
+                tables.append(_in_columns(f"{title}, last step", "bone", names, each_of))
         if self.uncertainty:
             columns = {"spread mm": "spread", "covered %": "covered", "exchangeable %": "exchangeable"}
             each = {title: [entry[name] for entry in self.uncertainty] for title, name in columns.items()}

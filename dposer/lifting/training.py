@@ -21,11 +21,11 @@ from dposer.files import load_tensors, save_tensors
 from dposer.lifting.checkpoint import LiftingCheckpoint
 from dposer.lifting.config import LiftingConfig, OptimConfig
 from dposer.lifting.methods import build_model
-from dposer.lifting.model import LiftingModel
+from dposer.lifting.model import MAX_BATCH, LiftingModel
 from dposer.lifting.noise import Noise
 from dposer.lifting.observed import mirrored, observe
+from dposer.lifting.occlusion import Occlusion
 from dposer.lifting.windows import clip_starts, flip, gather, train_starts
-from dposer.metrics.poses import mpjpe
 from dposer.prior.training import Ema, World, average_gradients
 from dposer.randomness import keyed_generator
 
@@ -49,7 +49,7 @@ class Pair:
         if clip.joints is None:
             raise InputError(f"{clip.name}: no 3D joints, which training needs; leave this subject out")
         pose = clip.joints - clip.joints[:, clip.root : clip.root + 1]
-        return cls(observe(clip.keypoints, clip.size, config), torch.from_numpy(np.ascontiguousarray(pose, dtype=np.float32)))
+        return cls(observe(clip.keypoints, clip.size, config, clip.mixture), torch.from_numpy(np.ascontiguousarray(pose, dtype=np.float32)))
 
 
 class WindowSet:
@@ -68,12 +68,13 @@ class WindowSet:
         self._first = (lengths.cumsum(0) - lengths)[clip]
         self._length, self._start = lengths[clip], torch.cat(starts)
         self.flips = config.optim.flip
+        self._occlusion = Occlusion(config.occlusion, config.skeleton)
 
     def __len__(self) -> int:
         return len(self._start) * (1 + self.flips)
 
     def windows(self, numbers: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """What is observed of some windows, and their poses; the second half of all windows are the mirrored ones."""
+        """What is observed of some windows, occluded, and their poses; the second half of all windows are the mirrored ones."""
         turned, rows = numbers >= len(self._start), numbers % len(self._start)
         first, length, start = self._first[rows], self._length[rows], self._start[rows]
         if self.random_start:
@@ -83,11 +84,11 @@ class WindowSet:
         index = (start[:, None] + torch.arange(self.frames)).clamp(min=0).minimum(length[:, None] - 1) + first[:, None]
         index, side = index.to(self.poses.device), turned.to(self.poses.device)[:, None, None, None]
         observed, poses = self.observed[index], self.poses[index]
-        if not self.flips:
-            return observed, poses
-        layout = self.config.skeleton
-        other = mirrored(observed, self.config.inputs, layout)
-        return torch.where(side, other, observed), torch.where(side, flip(poses, layout), poses)
+        if self.flips:
+            layout = self.config.skeleton
+            observed = torch.where(side, mirrored(observed, self.config.inputs, layout), observed)
+            poses = torch.where(side, flip(poses, layout), poses)
+        return self._occlusion.apply(observed, self.config, generator), poses
 
 
 class Trainer:
@@ -118,10 +119,11 @@ class Trainer:
         self.data = WindowSet(clips, config, self.device)
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.ema = Ema(self.parameters, config.optim.ema) if config.optim.ema else None
-        self.optimizer = torch.optim.AdamW(
+        kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optim.optimizer]
+        self.optimizer = kind(
             self.parameters, lr=config.optim.lr, weight_decay=config.optim.weight_decay, fused=self.device.type in ("cpu", "cuda")
         )
-        self.step, self.best = 0, math.inf
+        self.step, self.best, self.plateau = 0, math.inf, Plateau(config.optim)
         self._order: tuple[int, Tensor] = (-1, torch.empty(0, dtype=torch.long))
 
     def start_from(self, checkpoint: LiftingCheckpoint) -> None:
@@ -162,7 +164,7 @@ class Trainer:
 
     def _advance(self) -> dict[str, float]:
         optim = self.config.optim
-        rate = learning_rate(self.step, self.epoch_steps, optim)
+        rate = learning_rate(self.step, self.epoch_steps, optim) * self.plateau.rate
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         generator = keyed_generator("cpu", self.config.seed, self.step, self.world.rank)
@@ -193,6 +195,13 @@ class Trainer:
         rest = -len(some) % self.world.size  # of a short last batch every process still gets as many
         return torch.cat((some, self._order[1][:rest]))[self.world.rank :: self.world.size]
 
+    def judge(self, error: float) -> bool:
+        """Take note of the validation error of an epoch; whether it is the lowest so far."""
+        lowest = error < self.best
+        self.best = min(self.best, error)
+        self.plateau.judge(error)
+        return lowest
+
     def trained(self) -> LiftingModel:
         """A copy in evaluation mode, with the averaged weights if there are any."""
         return self.checkpoint().model(self.device)
@@ -212,6 +221,7 @@ class Trainer:
         state = {
             "step": self.step,
             "best": self.best,
+            "plateau": [self.plateau.mark, self.plateau.waited, self.plateau.cuts],
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "config": self.config.to_dict(),
@@ -231,7 +241,8 @@ class Trainer:
         if not path.is_file():
             return False
         state: dict[str, Any] = load_tensors(path, "a training snapshot")
-        if changed := _changes(state["config"], self.config.to_dict()):
+        theirs = LiftingConfig.from_dict(state["config"], str(path)).to_dict()
+        if changed := _changes(theirs, self.config.to_dict()):
             raise InputError(f"{path}: belongs to another recipe ({'; '.join(changed)}); use the same one or a new --name")
         if state["data"] != self._fingerprint():
             raise InputError(f"{path}: belongs to another training set; give the same data, subjects and actions, or a new --name")
@@ -241,6 +252,7 @@ class Trainer:
             torch._foreach_copy_(self.ema.shadow, [tensor.to(self.device) for tensor in state["ema"]])
             self.ema.updates = state["ema_updates"]
         self.step, self.best = state["step"], state["best"]
+        self.plateau.mark, self.plateau.waited, self.plateau.cuts = state["plateau"]
         logger.info("resumed at step %d from %s", self.step, path)
         return True
 
@@ -250,29 +262,67 @@ class Trainer:
 
 
 def learning_rate(step: int, epoch_steps: int, config: OptimConfig) -> float:
-    """lr · decay^epoch, or lr · ½ (1 + cos(π step / steps)); with a linear warm-up."""
+    """lr · decay^⌊epoch / decay_epochs⌋, or lr · ½ (1 + cos(π step / steps)); with a linear warm-up. That of a plateau is lr here."""
     rate = config.lr * (min(1.0, (step + 1) / config.warmup) if config.warmup else 1.0)
     if config.schedule == "cosine":
         return rate * 0.5 * (1 + math.cos(math.pi * min(1.0, step / (config.epochs * epoch_steps))))
-    return rate * config.decay ** (step // epoch_steps)
+    if config.schedule == "plateau":
+        return rate
+    return rate * config.decay ** (step // epoch_steps // config.decay_epochs)
 
 
-def validation_error(model: LiftingModel, clips: Sequence[LiftingClip], every: int = 1, max_batch: int = 64) -> float:
-    """MPJPE in metres with H = K = 1, over every ``every``-th window of the clips, each window alike."""
-    frames, total, count = model.config.network.frames, 0.0, 0
+class Plateau:
+    """Times ``decay`` whenever for more than ``patience`` epochs the error was not a share ``threshold`` below its mark, its last such low.
+
+    Without effect but with ``schedule="plateau"``.
+    """
+
+    def __init__(self, config: OptimConfig) -> None:
+        self.config = config
+        self.mark, self.waited, self.cuts = math.inf, 0, 0
+
+    @property
+    def rate(self) -> float:
+        return self.config.decay**self.cuts if self.config.schedule == "plateau" else 1.0
+
+    def judge(self, error: float) -> None:
+        """Take note of an epoch."""
+        if error < self.mark * (1 - self.config.threshold):
+            self.mark, self.waited = error, 0
+            return
+        self.waited += 1
+        if self.waited > self.config.patience:
+            self.waited, self.cuts = 0, self.cuts + 1
+
+
+@dataclass(frozen=True)
+class ValidationError:
+    """Metres."""
+
+    mpjpe: float
+    axis: float
+    """Root mean square error of a coordinate, without the root's."""
+
+
+def validation_error(model: LiftingModel, clips: Sequence[LiftingClip], every: int = 1, max_batch: int = MAX_BATCH) -> ValidationError:
+    """With one hypothesis in few steps, over every ``every``-th window of the clips, each window alike; occluded as in training."""
+    config, frames, errors = model.config, model.config.network.frames, []
+    occlusion = Occlusion(config.occlusion, config.skeleton)
     device = next(model.parameters()).device
     for number, clip in enumerate(clips):
-        pair = Pair.of(clip, model.config)
+        pair = Pair.of(clip, config)
         starts = clip_starts(len(clip), frames)[number % every :: every]
         if not len(starts):
             continue
-        observed = gather(pair.observed, starts, frames).to(device)
-        poses = model.predict(observed, noise=Noise.of(0, clip.name, starts), max_batch=max_batch)[:, -1, 0].cpu()
-        total += float(mpjpe(poses, gather(pair.pose, starts, frames)).mean(1).sum())
-        count += len(starts)
-    if not count:
+        generators = [keyed_generator("cpu", "validation", clip.name, int(start)) for start in starts]
+        observed = occlusion.apply(gather(pair.observed, starts, frames), config, generators).to(device)
+        poses = model.predict(observed, steps=model.quick, noise=Noise.of(0, clip.name, starts), max_batch=max_batch)[:, -1, 0].cpu()
+        errors.append(poses - gather(pair.pose, starts, frames))
+    if not errors:
         raise InputError("validation set: no clip, expected some; check its subjects")
-    return total / count
+    error = torch.cat(errors)
+    moving = [joint for joint, parent in enumerate(config.skeleton.parents) if parent >= 0]
+    return ValidationError(float(error.norm(dim=-1).mean()), float(error[..., moving, :].square().mean().sqrt()))
 
 
 def _changes(theirs: dict[str, Any], mine: dict[str, Any], prefix: str = "") -> list[str]:

@@ -5,6 +5,7 @@ sequence): averaging over the data set is left to the caller, since where it hap
 Several hypotheses are one more batch dimension: broadcast the target against them.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -128,6 +129,38 @@ def acceleration_error(predicted: torch.Tensor, target: torch.Tensor, fps: float
 def jitter(joints: torch.Tensor, fps: float = 1.0) -> torch.Tensor:
     """Mean over frames and joints of the jerk ‖Δ³x‖·fps³: (..., T, J, 3) to (...), metres per frame³, or per s³ given ``fps``."""
     return _motion(joints, 3, fps)
+
+
+def bone_lengths(joints: torch.Tensor, edges: Sequence[tuple[int, int]]) -> torch.Tensor:
+    """ℓ_e = ‖x_child − x_parent‖ of (parent, child) rows: (..., J, 3) to (..., E)."""
+    parents, children = zip(*edges, strict=True)
+    return torch.linalg.vector_norm(joints[..., list(children), :] - joints[..., list(parents), :], dim=-1)
+
+
+def consistency(lengths: torch.Tensor, counts: torch.Tensor | None = None) -> torch.Tensor:
+    """Standard deviation over time of lengths that should not change, divided by T − 1: (..., T, E) to (..., E).
+
+    Zero for a rigid skeleton; NaN for fewer than two frames.
+
+    Args:
+        counts: (..., T) bool, the frames that count; None: all.
+
+    Source: Rommel et al., DiffHPE (ICCV 2023 workshops).
+    """
+    mask = torch.ones_like(lengths[..., :1]) if counts is None else counts[..., None].to(lengths)
+    total = mask.sum(-2)
+    mean = (lengths * mask).sum(-2, keepdim=True) / total[..., None, :].clamp_min(1)
+    squares = ((lengths - mean).square() * mask).sum(-2)
+    return (squares / torch.where(total > 1, total - 1, torch.nan)).sqrt()
+
+
+def asymmetry(lengths: torch.Tensor, pairs: Sequence[tuple[int, int]]) -> torch.Tensor:
+    """|ℓ_left − ℓ_right| of (left, right) columns: (..., E) to (..., P).
+
+    Zero for a skeleton that is its own mirror image. Source: Rommel et al., DiffHPE (ICCV 2023 workshops).
+    """
+    left, right = zip(*pairs, strict=True)
+    return (lengths[..., list(left)] - lengths[..., list(right)]).abs()
 
 
 def _difference(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:

@@ -40,6 +40,8 @@ _GAP = 6
 _GROUND, _GRID, _PAPER, _INK, _EXACT = 244, (205, 208, 212), 255, 60, (20, 20, 20)
 _VEIL = 0.45
 """Opacity of the cloud."""
+_FAINT = 0.4
+"""Of keypoints that were hidden."""
 
 
 # --- films ---------------------------------------------------------------------------------------------------------------
@@ -80,13 +82,15 @@ class LiftingFilm:
     """Degrees a second by which the views go round."""
     captions: Sequence[str] = field(default=())
     """Of the picture and of each view."""
+    hidden: np.ndarray | None = None
+    """(F, K) bool: keypoints that are drawn faintly, since they were not lifted."""
 
     def __post_init__(self) -> None:
         frames, joints = len(self.poses), len(self.layout.joints)
         count = 0 if self.hypotheses is None else len(self.hypotheses)
         shapes: dict[str, tuple[int, ...]] = {
             "keypoints": (frames, len(self.keypoint_layout.joints), 3), "poses": (frames, joints, 3), "truth": (frames, joints, 3),
-            "root": (frames, 3), "hypotheses": (count, frames, joints, 3),
+            "root": (frames, 3), "hypotheses": (count, frames, joints, 3), "hidden": (frames, len(self.keypoint_layout.joints)),
         }  # fmt: skip
         for name, shape in shapes.items():
             found = getattr(self, name)
@@ -129,8 +133,12 @@ class LiftingFilm:
         shrink = picture is not None and checked_image(picture, f"picture {frame}").shape[0] > height
         how = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
         inside[:] = _GROUND if picture is None else cv2.resize(picture, (width, height), interpolation=how)
-        points = self.keypoints[frame] * (scale, scale, 1)
-        inside[:] = draw_keypoints(inside, points, self.keypoint_layout.edges, colours=side_colours(self.keypoint_layout.joints))
+        points, colours = self.keypoints[frame] * (scale, scale, 1), side_colours(self.keypoint_layout.joints)
+        if self.hidden is not None and self.hidden[frame].any():
+            everything = draw_keypoints(inside, points, self.keypoint_layout.edges, colours=colours)
+            inside[:] = cv2.addWeighted(everything, _FAINT, inside, 1 - _FAINT, 0)
+            points[self.hidden[frame], 2] = 0
+        inside[:] = draw_keypoints(inside, points, self.keypoint_layout.edges, colours=colours)
         return pane
 
     # ---- the person in space

@@ -15,7 +15,7 @@ from dposer.body.skeleton import H36M_17, MPI_INF_3DHP_17, Layout
 from dposer.data.lifting_clip import LiftingClip
 from dposer.errors import InputError
 from dposer.geometry.lens import Lens
-from dposer.lifting.config import LiftingConfig, NetworkConfig
+from dposer.lifting.config import LiftingConfig, NetworkConfig, OcclusionConfig
 from dposer.lifting.evaluation import EvalSettings, evaluate, expected_minimum
 from dposer.lifting.model import LiftingModel
 from dposer.lifting.noise import Noise
@@ -192,6 +192,9 @@ def test_bone_lengths() -> None:
     joint = H36M_17.joints.index("left_wrist")
     elbow = H36M_17.joints.index("left_elbow")
 
+    direction = (person(H36M_17)[joint] - person(H36M_17)[elbow]).numpy()
+    direction /= np.linalg.norm(direction)
+
     def longer(pose: Tensor, keypoints: Tensor, noise: Tensor) -> Tensor:
         pose = pose.clone()
         bone = pose[..., joint, :] - pose[..., elbow, :]
@@ -199,6 +202,9 @@ def test_bone_lengths() -> None:
         return pose
 
     plain, changed = (measured(stub, [clip(frames=F)]) for stub in (Stub(), Stub(longer)))
+    row = changed.row("Single")
+    assert [name for name, value in zip(changed.bones, row.bones, strict=True) if value > 0.1] == ["left_elbow->left_wrist"]
+    assert row.coordinates == pytest.approx([60 * 2 / 5 / J * abs(way) for way in direction], rel=1e-3)
     assert plain.value("consistency", "Single") == pytest.approx(0, abs=1e-2)
     deviation = 60 * np.std([0, 1, 0, 1, 0], ddof=1) / 16
     assert changed.value("consistency", "Single") == pytest.approx(deviation, rel=1e-3)
@@ -208,6 +214,53 @@ def test_bone_lengths() -> None:
     lengths = [np.linalg.norm(person(H36M_17)[child] - person(H36M_17)[parent]) for parent, child in H36M_17.edges]
     pairs = [abs(lengths[left - 1] - lengths[right - 1]) for left, right in zip(H36M_17.left, H36M_17.right, strict=True)]
     assert plain.value("symmetry", "Single") == pytest.approx(1000 * np.mean(pairs), rel=1e-3)
+    assert plain.row("Single").pairs[:-1] == pytest.approx([1000 * pair for pair in pairs], rel=1e-3)
+    left, right = (
+        float(np.linalg.norm(person(H36M_17)[H36M_17.joints.index(f"{side}_shoulder")] - person(H36M_17)[7])) for side in ("left", "right")
+    )
+    instead = 1000 * (sum(pairs) - pairs[3] + abs(left - right)) / 6  # the published bones have the shoulders at the spine
+    assert plain.value("legacy symmetry", "Single") == pytest.approx(instead, rel=1e-3) and plain.pairs[3] == "neck->shoulder"
+
+
+def test_consistency_is_that_of_windows() -> None:
+    def growing(pose: Tensor, keypoints: Tensor, noise: Tensor) -> Tensor:
+        return pose * (1 + 0.1 * (keypoints[:, None, None, :, :1, :1] > first))
+
+    whole = clip(frames=10)
+    first = float(whole.keypoints[5, 0, 0] * 2 / SIZE[0] - 1) - 1e-4  # two windows of five frames, each rigid
+    report = measured(Stub(growing), [whole])
+    assert report.value("consistency", "Single") == pytest.approx(0, abs=1e-2) and report.value("MPJPE", "Single") > 10
+    padded = measured(Stub(noisy), [clip(frames=3)])
+    assert padded.value("consistency", "Single") == pytest.approx(padded.value("legacy consistency", "Single"), rel=0.2)
+
+
+def test_what_is_occluded_is_not_seen_by_anything() -> None:
+    def told(pose: Tensor, keypoints: Tensor, noise: Tensor) -> Tensor:
+        seen.append(keypoints)
+        return pose + 0.05 * noise
+
+    seen: list[Tensor] = []
+    stub = Stub(told)
+    stub.config = dataclasses.replace(stub.config, hidden="zero")
+    clips = [clip(frames=27), clip("Eating", frames=13)]
+    occluded = EvalSettings(hypotheses=4, occlusion=OcclusionConfig("joints:0.4", limbs="left_arm"), worst=True)
+    one, other = (measured(stub, clips, dataclasses.replace(occluded, batch=batch)) for batch in (1, 9))
+    torch.testing.assert_close(torch.cat(seen[:9]), seen[9])
+    assert [row.figures for row in one.rows] == [pytest.approx(row.figures, rel=1e-5) for row in other.rows]
+    hidden = (seen[9] == 0).all(-1)
+    assert hidden.any((0, 1)).nonzero().flatten().tolist() == [11, 12, 13]
+    assert hidden[:5].sum() + hidden[5, 3:].sum() == 10 * 3 and torch.equal(hidden[4, 2:], hidden[5, :3])  # windows begin at ..., 20, 22
+    assert "keypoints are occluded: joints:0.4 of left_arm" in one.notes
+    worst, single, best = (one.value("MPJPE", name) for name in ("P-Worst", "Single", "P-Best"))
+    assert worst > single > best and single > measured(stub, clips, EvalSettings(hypotheses=4)).value("MPJPE", "Single")
+
+    everything = dataclasses.replace(occluded, occlusion=OcclusionConfig("random:1"))
+    blind = measured(Stub(told), clips, everything)
+    assert blind.value("MPJPE", "J-Agg (solved root)") == pytest.approx(blind.value("MPJPE", "P-Agg"))
+    noise = dataclasses.replace(occluded, occlusion=OcclusionConfig("noise:20"))
+    assert measured(Stub(), clips, noise).value("MPJPE", "Single") == pytest.approx(
+        20 / 1100 * 5000 * np.sqrt(np.pi / 2) * 1.41 * 16 / 17, rel=0.25
+    )
 
 
 def test_expected_minimum_is_the_mean_over_subsets() -> None:

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from dposer.diffusion.schedule import DiscreteSchedule
 from dposer.lifting.config import LiftingConfig, LossConfig, NetworkConfig
-from dposer.lifting.d3dp import D3DP, sampling_times
+from dposer.lifting.d3dp import D3DP
 from dposer.lifting.losses import Losses
 from dposer.lifting.methods import build_model
-from dposer.lifting.model import LiftingModel
+from dposer.lifting.model import LiftingModel, sampling_times
 from dposer.lifting.noise import Noise
 from dposer.lifting.windows import flip
 

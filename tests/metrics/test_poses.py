@@ -10,8 +10,11 @@ from dposer.errors import InputError
 from dposer.metrics import (
     acceleration_error,
     apd,
+    asymmetry,
     auc,
     best_of,
+    bone_lengths,
+    consistency,
     jitter,
     mpjpe,
     mpjve,
@@ -142,3 +145,30 @@ def test_bad_shapes_are_named() -> None:
     ):
         with pytest.raises(InputError, match="found|expected"):
             call()
+
+
+_EDGES = ((0, 1), (1, 2), (0, 3), (3, 4))
+"""A root, two bones to the left, two to the right."""
+
+
+def test_coherence_of_rigid_and_of_mirrored_skeletons() -> None:
+    generator = torch.Generator().manual_seed(0)
+    side = torch.randn(7, 2, 3, generator=generator, dtype=torch.float64)
+    mirrored = torch.cat((torch.zeros(7, 1, 3), side, side * torch.tensor([-1.0, 1, 1])), 1)
+    lengths = bone_lengths(mirrored, _EDGES)
+    torch.testing.assert_close(lengths[:, 0], side[:, 0].norm(dim=-1))
+    assert float(asymmetry(lengths, ((0, 2), (1, 3))).max()) < 1e-12 and float(consistency(lengths).min()) > 0.1
+    turns = roma.rotvec_to_rotmat(torch.randn(7, 3, generator=generator, dtype=torch.float64))
+    rigid = mirrored[:1] @ turns.mT + torch.randn(7, 1, 3, generator=generator, dtype=torch.float64)
+    assert float(consistency(bone_lengths(rigid, _EDGES)).max()) < 1e-12
+    uneven = asymmetry(bone_lengths(rigid, _EDGES), ((0, 1),))
+    torch.testing.assert_close(uneven, (lengths[0, 0] - lengths[0, 1]).abs().expand(7, 1))
+
+
+def test_consistency_is_the_unbiased_deviation_of_what_counts() -> None:
+    lengths = torch.rand(2, 6, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    torch.testing.assert_close(consistency(lengths), lengths.std(1))
+    counts = torch.tensor([[True, True, False, True, False, False], [True, False, False, False, False, False]])
+    found = consistency(lengths, counts)
+    torch.testing.assert_close(found[0], lengths[0, [0, 1, 3]].std(0))
+    assert bool(found[1].isnan().all()) and bool(consistency(lengths[:, :1]).isnan().all())

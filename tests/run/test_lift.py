@@ -111,6 +111,23 @@ def test_several_people_and_an_unknown_camera(weights: dict[str, Path], walk: np
     assert tuple(first["joint_names"]) == MPI_INF_3DHP_17.joints and not first["spread"].any()
 
 
+def test_a_hidden_arm(weights: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--max-frames", 9, "--no-draw"]
+    run(weights["d3dp"], tmp_path / "seen", *flags)
+    run(weights["d3dp"], tmp_path / "hidden", *flags, "--hide", "left_arm,head", "--hide-frames", "2:5")
+    seen, hidden = (arrays(tmp_path / folder / "walk_lifted.npz")["filled"] for folder in ("seen", "hidden"))
+    rows = [H36M_17.joints.index(name) for name in ("head", "left_shoulder", "left_elbow", "left_wrist")]
+    expected = seen.copy()
+    expected[2:5, rows] = True
+    np.testing.assert_array_equal(hidden, expected)
+    assert "hidden_mpjpe" in told(tmp_path / "hidden", "walk")["errors_mm"]["best pose"] and "hidden joints" in capsys.readouterr().out
+    for more, message in ((["--hide", "tail"], "'tail': no limb"), (["--hide-frames", "5"], "10:40"),
+                          (["--hide", "head", "--hide-frames", "90:"], "none of the 9 frames")):  # fmt: skip
+        with pytest.raises(SystemExit):
+            run(weights["d3dp"], tmp_path / "bad", *flags, *more)
+        assert message in capsys.readouterr().err
+
+
 def test_arrays_with_holes_and_their_truth(
     weights: dict[str, Path], walk: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -80,6 +80,25 @@ def test_a_run_is_continued_evaluated_and_converted(data: Path, tmp_path: Path, 
     assert all(bool((theirs[name] == tensor).all()) for name, tensor in ours.items())
 
 
+def test_training_and_evaluation_with_occlusions(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _train(data, tmp_path, "--config.optim.epochs", "1", "--config.occlusion.pattern", "mixed+noise", "--config.method", "mixste",
+           "--config.inputs", "visible", "--config.no-flip")  # fmt: skip
+    flags = ["--checkpoint", str(tmp_path / "run" / "last.safetensors"), "--data", str(data), "--device", "cpu", "--tables", "diffhpe"]
+    for folder, more in (("clean", []), ("hidden", ["--occlusion", "frames", "--occlusion-share", "0.5"])):
+        cli(evaluate, [*flags, *more, "--output", str(tmp_path / folder)])
+    report = json.loads((tmp_path / "hidden" / "report.json").read_text())
+    assert "keypoints are occluded: frames:0.5" in report["notes"] and report["settings"]["occlusion"]["pattern"] == "frames"
+    tables = {name: (tmp_path / "hidden" / f"{name}.csv").read_text().splitlines() for name in (
+        "protocol_1_err", "seg_symmetry", "seg_consistency", "cw_err", "jw_err")}  # fmt: skip
+    assert {len(lines) for lines in tables.values()} == {3} and tables["protocol_1_err"][0].startswith("act,mpjpe,sag sym,seg std,")
+    average = {name: [float(value) for value in lines[-1].split(",")[1:]] for name, lines in tables.items()}
+    assert [len(average[name]) for name in tables] == [8, 7, 18, 3, 17]
+    mpjpe, symmetry, consistency = average["protocol_1_err"][:3]
+    assert mpjpe == pytest.approx(sum(average["jw_err"]) / 17) and symmetry == pytest.approx(sum(average["seg_symmetry"][:6]) / 6)
+    assert consistency == pytest.approx(sum(average["seg_consistency"][:16]) / 16)
+    assert "expected none, random" in _error(capsys, evaluate, [*flags, "--occlusion", "everything"])
+
+
 def test_3dhp_is_counted_by_its_own_protocol(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from dposer.lifting.checkpoint import LiftingCheckpoint, save_lifting
     from dposer.lifting.config import LiftingConfig, NetworkConfig

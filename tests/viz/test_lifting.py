@@ -60,6 +60,17 @@ def test_frames_are_of_one_size_with_the_picture_to_the_left(film: LiftingFilm) 
     assert not len(columns(replace(film, keypoints=0 * film.keypoints).draw(0)[:, :width], LEFT))
 
 
+def test_hidden_keypoints_are_faint(film: LiftingFilm) -> None:
+    hidden = np.zeros((FRAMES, 17), bool)
+    hidden[1, [5, 7]] = True  # the left arm
+    seen, faint = (replace(film, hidden=hidden).draw(frame)[:, :200] for frame in (0, 1))
+    nothing = replace(film, keypoints=film.keypoints * ~hidden[1][:, None]).draw(1)[:, :200]
+    assert len(columns(seen, LEFT)) and not len(columns(faint, LEFT)) and len(columns(faint, RIGHT))
+    assert (faint != nothing).any()
+    with pytest.raises(InputError, match=r"hidden: shape \(5, 3\)"):
+        replace(film, hidden=hidden[:, :3])
+
+
 def test_the_views_go_round_the_person(film: LiftingFilm) -> None:
     def view(azimuth: float, **changes: float) -> np.ndarray:
         return replace(film, captions=(), azimuths=(azimuth,), **changes).draw(FRAMES - 1 if changes else 0)[:, -HEIGHT:]
