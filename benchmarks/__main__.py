@@ -20,7 +20,7 @@ example that ships. `--only fitting_tune --dataset-folder data/cmu_processed` tr
 
 needs the open lifting benchmark (`python -m run.prepare_data --source lifting`).
 
-    python -m benchmarks --only lifting_occlusion --occlusion-models output/occluded --output docs/lifting_occlusion.md
+    python -m benchmarks --only lifting_methods lifting_occlusion --occlusion-models output/occluded --output docs/lifters.md
 
 is every method and training pattern against every pattern of occlusion: the weights that ship, and those of a folder.
 """
@@ -39,6 +39,7 @@ from benchmarks import (
     fitting_speed,
     guidance,
     lifting,
+    lifting_methods,
     lifting_occlusion,
     lifting_speed,
     motion,
@@ -58,7 +59,8 @@ from run._report import machine
 Section = Literal[
     "kinematics", "metrics", "large_metrics", "rendering", "sampling", "training", "solver", "completion", "guidance",
     "denoising", "partial", "ik", "motion_speed", "long_motion", "fitting", "fitting_speed", "fitting_video", "fitting_pictures",
-    "fitting_tune", "lifting", "lifting_pictures", "lifting_robustness", "lifting_occlusion", "lifting_speed",
+    "fitting_tune", "lifting", "lifting_pictures", "lifting_robustness", "lifting_methods", "lifting_occlusion",
+    "lifting_speed",
 ]  # fmt: skip
 
 _TOGETHER = 100
@@ -129,6 +131,7 @@ def main(args: Args) -> None:
             "lifting": lambda: lifting.accuracy(_study(args)),
             "lifting_pictures": lambda: lifting.picture((args.output or Path("output/lifting.md")).with_suffix("")),
             "lifting_robustness": lambda: lifting.robustness(_study(args), (args.output or Path("output/lifting.md")).with_suffix("")),
+            "lifting_methods": lambda: lifting_methods.methods(_study(args)),
             "lifting_occlusion": lambda: lifting_occlusion.matrix(
                 _study(args),
                 lifting_occlusion.entrants(args.lifting_weights, args.occlusion_models),

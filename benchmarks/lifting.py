@@ -28,7 +28,10 @@ from run.lift import Args as lift_args
 from run.lift import main as lift
 
 METHODS = ("mixste", "d3dp", "ddhpose")
-TITLES = {"mixste": "MixSTE", "d3dp": "D3DP", "ddhpose": "DDHPose"}
+TITLES = {
+    "mixste": "MixSTE", "d3dp": "D3DP", "ddhpose": "DDHPose", "diffhpe": "DiffHPE-Wrapper", "diffhpe-2d": "DiffHPE-2D",
+    "graformer": "GraFormer", "cross-channel": "cross-channel", "single-graph": "single graph",
+}  # fmt: skip
 MANY = (20, 10)
 """Hypotheses and steps of the papers' probabilistic figures."""
 NOISE = (0, 2, 5, 10, 15, 20)

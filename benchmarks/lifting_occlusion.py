@@ -25,7 +25,7 @@ PATTERNS = {
 }  # fmt: skip
 FIGURES = {"MPJPE": "MPJPE", "symmetry": "sagittal symmetry", "consistency": "segment consistency"}
 """Of a report, and what they are called."""
-HYPOTHESES, STEPS = 5, 5
+HYPOTHESES = 5
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ def matrix(study: Study, rows: Sequence[Entrant], folder: Path) -> str:
         tell(f"{name}: " + ", ".join(f"{title} {report.value('MPJPE', 'P-Agg'):.1f}" for title, report in found[name].items()))
     some = next(iter(next(iter(found.values())).values()))
     note = (
-        f"P-Agg of H = {HYPOTHESES} (one where a method has no more), K = {STEPS}, one window in {study.every} ({some.windows} windows, "
-        f"{some.frames} frames) of the test subjects, keypoints of the simulated detector. Each row is a method and what was hidden of "
-        "its keypoints in training, and what it sees in place of a hidden one (filled: its neighbours in time, zero: the middle of the "
+        f"P-Agg of H = {HYPOTHESES} (one where a method has no more) in as many steps as serve each, one window in {study.every} "
+        f"({some.windows} windows, {some.frames} frames) of the test subjects, keypoints of the simulated detector. "
+        "Each row is a method and what was hidden of its keypoints in training, and what it sees in place of a hidden one (filled: its neighbours in time, zero: the middle of the "
         "picture, visible: also that it is hidden), each column what is hidden in the test, the same for all rows: single keypoints "
         "(random), left arm and right leg in single frames (arm_leg), the right leg (joints) or everything (frames) for a while; the "
         "number is the share. Methods of single frames have no consistency."
@@ -94,7 +94,14 @@ def _cell(report: Report, figure: str) -> str:
 
 def _measured(study: Study, lifter: Lifter, clips: Sequence[LiftingClip], pattern: str) -> Report:
     settings = EvalSettings(
-        HYPOTHESES, STEPS, batch=16, every=study.every, group="subject", root="solved", seed=study.seed, occlusion=OcclusionConfig(pattern)
+        HYPOTHESES,
+        lifter.model.usual,
+        batch=16,
+        every=study.every,
+        group="subject",
+        root="solved",
+        seed=study.seed,
+        occlusion=OcclusionConfig(pattern),
     )
     return evaluate(lifter.model, clips, settings)
 
