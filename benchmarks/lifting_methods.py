@@ -59,8 +59,8 @@ def _refined(study: Study, lifters: dict[str, Lifter], clips: Sequence[LiftingCl
             tell(" ".join(rows[-1]))
     header = ["lifter", "refiner", "T'", "MPJPE, mm", "refined", "P-MPJPE, mm", "refined", "difference of MPJPE (95 %), mm"]
     note = (
-        "One hypothesis of a lifter, raw and refined in two steps from T', which its error on the validation subjects sets; the interval "
-        "is a bootstrap over motions, all views of one drawn together, so that below zero means an improvement on new motions of such people:"
+        "One hypothesis of a lifter, raw and refined in two steps from T', which its error on the validation subjects sets. The interval "
+        "is a bootstrap over motions, all views of one drawn together: below zero, new motions of such people would gain too."
     )
     return f"{note}\n\n{markdown(header, rows)}"
 

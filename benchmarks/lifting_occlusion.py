@@ -71,11 +71,11 @@ def matrix(study: Study, rows: Sequence[Entrant], folder: Path) -> str:
     some = next(iter(next(iter(found.values())).values()))
     note = (
         f"P-Agg of H = {HYPOTHESES} (one where a method has no more) in as many steps as serve each, one window in {study.every} "
-        f"({some.windows} windows, {some.frames} frames) of the test subjects, keypoints of the simulated detector. "
-        "Each row is a method and what was hidden of its keypoints in training, and what it sees in place of a hidden one (filled: its neighbours in time, zero: the middle of the "
-        "picture, visible: also that it is hidden), each column what is hidden in the test, the same for all rows: single keypoints "
-        "(random), left arm and right leg in single frames (arm_leg), the right leg (joints) or everything (frames) for a while; the "
-        "number is the share. Methods of single frames have no consistency."
+        f"({some.windows} windows, {some.frames} frames) of the test subjects, keypoints of the simulated detector. Each row is a "
+        "method, what was hidden of its keypoints in training, and what it sees in place of a hidden one (filled: its neighbours in "
+        "time, zero: the middle of the picture, visible: also that it is hidden). Each column is what is hidden in the test, the same "
+        "for all rows: single keypoints (random), left arm and right leg in single frames (arm_leg), the right leg (joints) or "
+        "everything (frames) for a while; the number is the share. Methods of single frames have no consistency."
     )
     parts = [note]
     for figure, title in FIGURES.items():

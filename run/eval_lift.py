@@ -12,7 +12,8 @@ one hypothesis for all windows that are lifted at once, J-Agg knows where the ro
 
 Written are report.json, report.csv, report.md, the published log (h36m_test_log_H5_K5.txt), and for 3dhp the tables of its protocol
 (mpii_3dhp_evaluation_*.csv) and the poses (inference_data_*.mat). With --tables diffhpe also protocol_1_err.csv, seg_symmetry.csv,
-seg_consistency.csv, cw_err.csv and jw_err.csv, for which best and worst are hypotheses of a window.
+seg_consistency.csv, cw_err.csv and jw_err.csv, for which best and worst are hypotheses of a window; with --tables cross-channel pred.npy
+(action_subject_vcamera: poses of all frames, without --subset), and a table of actions is printed.
 """
 
 from collections import defaultdict
@@ -37,6 +38,7 @@ from dposer.lifting.hypotheses import Scope
 from dposer.lifting.protocol_3dhp import evaluate_3dhp, write_csv, write_predictions
 from dposer.lifting.report import LOGGED, Report, paired_bootstrap
 from dposer.lifting.tables_diffhpe import diffhpe_tables
+from dposer.lifting.tables_refiners import action_table, prediction_names, write_poses
 from run._cli import cli, pick_device, step_bar, table, writable_folder
 from run._lifting import Dataset, read_clips, subjects_of
 from run._report import machine, markdown, save_csv
@@ -97,8 +99,8 @@ class Args:
     """Comma list of the limbs and joints to hide (left_arm, right_leg, trunk, head, ...) in place of those of the pattern."""
     worst: bool = False
     """Also P-Worst, the hypothesis farthest from the truth."""
-    tables: Literal["own", "diffhpe"] = "own"
-    """diffhpe: also the files that its published code writes."""
+    tables: Literal["own", "diffhpe", "cross-channel"] = "own"
+    """diffhpe, cross-channel: also what their published code prints and writes."""
     subset: float = 1.0
     """Share of the windows, for a quick look."""
     downsample: int = 1
@@ -116,7 +118,8 @@ class Args:
         group = ("subject" if self.dataset == "3dhp" else "action") if self.group == "auto" else self.group
         chosen = EvalSettings(
             self.num_proposals, self.sampling_timesteps or steps, self.batch, self.max_batch, self.scope, self.root, self.aggregates,
-            every=round(1 / self.subset), group=group, by_subject=self.by_subject, p2=self.p2, seed=self.seed, worst=self.worst,
+            every=round(1 / self.subset), group=group, by_subject=self.by_subject, seed=self.seed,
+            p2=self.p2 or self.tables == "cross-channel", worst=self.worst,
             occlusion=OcclusionConfig(self.occlusion, self.occlusion_share, self.occlusion_sigma, self.occlusion_limbs),
         )  # fmt: skip
         if self.tables == "diffhpe":
@@ -139,11 +142,13 @@ def main(args: Args) -> None:
     clips = _clips(args, lifter.config)
     poses: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
 
-    def keep(clip: LiftingClip, setting: str, found: Tensor) -> None:
-        poses[setting][clip.subject] = found.numpy()
+    whole_3dhp, names = args.dataset == "3dhp" and settings.every == 1, prediction_names(clips)
 
-    whole_3dhp = args.dataset == "3dhp" and settings.every == 1
-    report = evaluate(lifter.model, clips, settings, step_bar("windows"), keep if whole_3dhp else None)
+    def keep(clip: LiftingClip, setting: str, found: Tensor) -> None:
+        poses[setting][clip.subject if whole_3dhp else names[clip.name]] = found.numpy()
+
+    kept = whole_3dhp or args.tables == "cross-channel"
+    report = evaluate(lifter.model, clips, settings, step_bar("windows"), keep if kept else None)
     if report.hypotheses < args.num_proposals:
         report = replace(report, notes=[*report.notes, f"{report.method} gives {report.hypotheses} hypothesis, at once"])
     for title, header, rows in report.tables()[:_PRINTED]:
@@ -151,6 +156,10 @@ def main(args: Args) -> None:
     for note in report.notes:
         print(f"\nnote: {note}")
     _write(args, report, device)
+    if args.tables == "cross-channel":
+        print("\n" + action_table(report, "P-Agg"))
+        if settings.every == 1:
+            write_poses(args.output / "pred.npy", {name: steps[-1] for name, steps in poses["P-Agg"].items()})
     if whole_3dhp:
         _protocol_3dhp(args, clips, poses)
     if other is not None:

@@ -4,8 +4,10 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from dposer.data.objects import load_object
 from dposer.lifting.checkpoint import load_lifting
 from run._cli import cli
 from run.convert_lift import main as convert
@@ -97,6 +99,49 @@ def test_training_and_evaluation_with_occlusions(data: Path, tmp_path: Path, cap
     assert mpjpe == pytest.approx(sum(average["jw_err"]) / 17) and symmetry == pytest.approx(sum(average["seg_symmetry"][:6]) / 6)
     assert consistency == pytest.approx(sum(average["seg_consistency"][:16]) / 16)
     assert "expected none, random" in _error(capsys, evaluate, [*flags, "--occlusion", "everything"])
+
+
+def test_refiners_and_what_they_refine(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frames = ["--config.network.frames", "1", "--config.optim.epochs", "1", "--config.optim.batch", "64"]
+    lifter, refiner, back = (tmp_path / name for name in ("lifter", "refiner", "back.safetensors"))
+    _train(data, lifter, *frames, "--config.method", "graformer", "--config.loss.kind", "mse")
+    process = ["--config.diffusion.timesteps", "51", "--config.diffusion.schedule", "linear", "--config.diffusion.beta-end", "1e-3"]
+    start = lifter / "run" / "last.safetensors"
+    _train(data, refiner, *frames, *process, "--config.method", "cross-channel", "--start-from", str(start))
+    weights = str(refiner / "run" / "last.safetensors")
+    common = ["--data", str(data), "--device", "cpu", "-b", "32", "--p2"]
+    cli(evaluate, ["--checkpoint", weights, *common, "--output", str(tmp_path / "own"), "--tables", "cross-channel"])
+    told = capsys.readouterr().out
+    assert "\n===Action=== ==p#1 mm== =p#2 mm=\nWalking      " in told and re.search(r"\nAverage      *[\d.]+ +[\d.]+\n", told)
+    poses = load_object(tmp_path / "own" / "pred.npy", "", "poses")
+    assert len(poses) == 16 and np.shape(poses["Walking 1_04_v0"]) == (47, 17, 3)
+    cli(evaluate, ["--checkpoint", str(start), *common, "--output", str(tmp_path / "raw")])
+    cli(evaluate, ["--checkpoint", str(start), *common, "--output", str(tmp_path / "refined"), "--refine", weights, "--refine-error", "40",
+                   "--compare", str(tmp_path / "raw" / "report.json")])  # fmt: skip
+    assert "this run less the other (graformer" in capsys.readouterr().out
+    cli(convert, ["--input", weights, "--output", str(tmp_path / "ckpt.pth"), "--lifter", str(tmp_path / "gcn.pth")])
+    cli(convert, ["--input", str(tmp_path / "ckpt.pth"), "--lifter", str(tmp_path / "gcn.pth"), "--output", str(back)])
+    theirs, ours = load_lifting(back).weights, load_lifting(weights).weights
+    assert all(bool((theirs[name] == tensor).all()) for name, tensor in ours.items())
+    assert "without the lifter" in _error(capsys, convert, ["--input", str(tmp_path / "ckpt.pth"), "--output", str(back)])
+    assert "refines nothing" in _error(capsys, evaluate, ["--checkpoint", weights, *common, "--refine", str(start)])
+
+
+def test_diffhpe_around_a_mixste(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plain = ["--config.no-flip", "--config.hidden", "zero", "--config.optim.epochs", "1"]
+    _train(data, tmp_path / "trunk", *plain, "--config.method", "mixste", "--config.loss.kind", "mse")
+    trunk = ["--config.condition.kind", "features", "--config.condition.channels", "16", "--config.condition.depth", "2"]
+    trunk += ["--config.condition.heads", "2", "--config.diffusion.timesteps", "50", "--config.diffusion.beta-end", "0.5"]
+    start = ["--start-from", str(tmp_path / "trunk" / "run" / "last.safetensors")]
+    _train(data, tmp_path / "wrapper", *plain, *trunk, *start, "--config.method", "diffhpe")
+    weights = str(tmp_path / "wrapper" / "run" / "last.safetensors")
+    cli(evaluate, ["--checkpoint", weights, "--data", str(data), "--device", "cpu", "--num-proposals", "2", "--subset", "0.2",
+                   "--output", str(tmp_path / "report")])  # fmt: skip
+    report = json.loads((tmp_path / "report" / "report.json").read_text())
+    assert (report["method"], report["hypotheses"], report["settings"]["steps"]) == ("diffhpe", 2, 10)
+    capsys.readouterr()
+    assert "the trunk takes" in _error(capsys, train, ["--data", str(data), *SMALL, *plain, "--config.method", "diffhpe", *trunk, *start,
+                                                      "--config.condition.depth", "3"])  # fmt: skip
 
 
 def test_3dhp_is_counted_by_its_own_protocol(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
