@@ -63,6 +63,14 @@ SMALLER = {  # what keeps a command within seconds; what it does stays the same
     "run.fit_images": ["--steps", "5", "--longest", "64"],
     "run.fitting": ["--steps", "3", "--no-overlay"],
     "run.lift": ["--max-frames", "12", "-n", "2", "--sampling-timesteps", "1"],
+    "configs/lifting/open_diffhpe.py": [
+        "--config.condition.channels",
+        "16",
+        "--config.condition.depth",
+        "2",
+        "--config.condition.heads",
+        "2",
+    ],
     "run.eval_lift": ["--num-proposals", "2", "--sampling-timesteps", "2"],
     "run.train_lift": [
         "--config.network.frames",
@@ -160,6 +168,7 @@ def write_lifting(folder: Path) -> None:
         "ddhpose_h36m": ("ddhpose", "h36m17"),
         "d3dp_3dhp": ("d3dp", "mpi_inf_3dhp17"),
         "output/lifting/trunk/last": ("mixste", "h36m17"),
+        "output/lifting/graformer/last": ("graformer", "h36m17"),
     }
     for name, (method, layout) in names.items():
         network = NetworkConfig(9, 16, 2, 2, 0.0)
