@@ -54,7 +54,7 @@ class Args:
     refine: str = ""
     """Refine every pose by cross-channel or single-graph, or by such weights of your own (a file)."""
     refine_error: float | None = None
-    """Millimetres: root mean square error of a coordinate of what is refined; default: as the weights tell, else the refiner's own."""
+    """Millimetres: standard deviation of the errors along an axis of what is refined; default: by its error on validation subjects."""
     dataset: Annotated[Dataset, tyro.conf.arg(aliases=["-d"])] = "open"
     """h36m, 3dhp or open (python -m run.prepare_data --source lifting)."""
     data: Path = Path("data/lifting")

@@ -104,8 +104,8 @@ class Args:
     num_proposals: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 20
     """Hypotheses H."""
     sampling_timesteps: int | None = None
-    """Steps K of the sampler; default: 5 (d3dp, ddhpose; with 10, as in published tables, hypotheses differ more), 10 (diffhpe, diffhpe-2d;
-    published: 50), 2 (refiners)."""
+    """Steps K of the sampler; default: 5, of refiners 2. Published tables have 10 for d3dp and ddhpose, by which hypotheses differ more,
+    and 50 for diffhpe and diffhpe-2d."""
     aggregate: Literal["auto", "mean", "median", "joint", "limb", "soft"] = "auto"
     """How hypotheses become one pose: their mean, geometric median, or by reprojection joint by joint (JPMA), limb by limb, softly."""
     overlap: int | None = None

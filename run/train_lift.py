@@ -26,7 +26,7 @@ from dposer.errors import InputError
 from dposer.files import save_bytes
 from dposer.lifting.checkpoint import load_lifting, save_lifting
 from dposer.lifting.config import LiftingConfig
-from dposer.lifting.training import Trainer, ValidationError, validation_error
+from dposer.lifting.training import Trainer, validation_error
 from run._cli import cli, table
 from run._lifting import Dataset, read_clips, subjects_of
 from run._processes import start_processes
@@ -58,9 +58,9 @@ class Args:
     """Parent folder of runs."""
     name: str = ""
     """Run folder below --output; a run of this name is continued. Default: the date and time."""
-    start_from: Path | None = None
+    start_from: tuple[Path, ...] = ()
     """Begin a new run with these weights: of the same method; of MixSTE (d3dp, ddhpose, the trunk of diffhpe); of a graformer, which
-    refiners refine."""
+    refiners refine. Of several, later ones replace what they know of (diffhpe and another trunk)."""
     valid_every: int = 20
     """Of the windows of the validation subjects, look at every k-th."""
     save_every: Annotated[int, tyro.conf.arg(aliases=["-cf"])] = 20
@@ -79,8 +79,9 @@ def main(args: Args) -> None:
     training = _clips(args, "train", args.subjects_train)
     validation = _clips(args, "valid", args.subjects_valid)
     trainer = Trainer(args.config, training, folder, device, args.snapshot_steps)
-    if not trainer.resume() and args.start_from is not None:
-        trainer.start_from(load_lifting(args.start_from))
+    if not trainer.resume():
+        for path in args.start_from:
+            trainer.start_from(load_lifting(path))
     if trainer.done:
         raise InputError(f"{folder}: already trained for {trainer.epoch} epochs; raise --config.optim.epochs or give a new --name")
     folder.mkdir(parents=True, exist_ok=True)
@@ -121,8 +122,8 @@ def _train(args: Args, trainer: Trainer, validation: Sequence[LiftingClip]) -> l
             continue
         model, epoch = trainer.trained(), trainer.epoch
         error = validation_error(model, validation, args.valid_every)
-        writer.add_scalar("valid/mpjpe_mm", 1000 * error.mpjpe, trainer.step)
-        best = trainer.judge(error.mpjpe)
+        writer.add_scalar("valid/mpjpe_mm", 1000 * error, trainer.step)
+        best = trainer.judge(error)
         _save(args, trainer, error, best)
         trainer.save()
         unit = 1000 * args.config.loss.unit
@@ -131,17 +132,17 @@ def _train(args: Args, trainer: Trainer, validation: Sequence[LiftingClip]) -> l
         position = unit * mean["position"]  # of methods that estimate noise: that of the clean poses it stands for
         line = (
             f"[{epoch}] time {minutes:.2f} lr {rate:.6f} 3d_train {unit * mean['loss']:.3f} "
-            f"3d_pos_train {position:.3f} 3d_pos_valid {1000 * error.mpjpe:.3f}{' best epoch' if best else ''}"
+            f"3d_pos_train {position:.3f} 3d_pos_valid {1000 * error:.3f}{' best epoch' if best else ''}"
         )
         _append(folder / "training_log.txt", line)
         tqdm.write(line, file=sys.stderr)
-        rows.append([str(epoch), f"{minutes:.2f}", f"{rate:.2e}", f"{mean['loss']:.4f}", f"{position:.1f}", f"{1000 * error.mpjpe:.1f}"])
+        rows.append([str(epoch), f"{minutes:.2f}", f"{rate:.2e}", f"{mean['loss']:.4f}", f"{position:.1f}", f"{1000 * error:.1f}"])
     if writer is not None:
         writer.close()
     return rows
 
 
-def _save(args: Args, trainer: Trainer, error: ValidationError, best: bool) -> None:
+def _save(args: Args, trainer: Trainer, error: float, best: bool) -> None:
     provenance = {
         "library": f"dposer {__version__}",
         "epoch": trainer.epoch,
@@ -149,8 +150,7 @@ def _save(args: Args, trainer: Trainer, error: ValidationError, best: bool) -> N
         "windows": trainer.step * args.config.optim.batch,
         "training_frames": len(trainer.data.poses),
         "data": args.data_note or f"{args.dataset}, {args.target if args.dataset == '3dhp' else args.keypoints or 'default keypoints'}",
-        "validation_mpjpe_mm": round(1000 * error.mpjpe, 3),
-        "validation_axis_mm": round(1000 * error.axis, 3),
+        "validation_mpjpe_mm": round(1000 * error, 3),
     }
     checkpoint = trainer.checkpoint(provenance)
     names = ["last"] + ["best"] * best

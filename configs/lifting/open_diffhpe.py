@@ -5,7 +5,6 @@ from dposer.lifting.config import ConditionConfig, DiffusionConfig, LiftingConfi
 config = LiftingConfig(
     method="diffhpe",
     fps=30.0,
-    flip=False,
     network=NetworkConfig(frames=27, channels=48, depth=6, drop_path=0.0, dropout=0.03),
     diffusion=DiffusionConfig(timesteps=50, beta_end=0.5, scale=3.0, predicts="clean"),
     condition=ConditionConfig(kind="features", channels=64, depth=4, heads=4),

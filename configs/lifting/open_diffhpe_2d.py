@@ -5,7 +5,6 @@ from dposer.lifting.config import DiffusionConfig, LiftingConfig, LossConfig, Ne
 config = LiftingConfig(
     method="diffhpe-2d",
     fps=30.0,
-    flip=False,
     network=NetworkConfig(frames=27, channels=48, depth=6, drop_path=0.0, dropout=0.03),
     diffusion=DiffusionConfig(timesteps=50, beta_end=0.5, scale=3.0, predicts="clean"),
     loss=LossConfig(kind="mse"),

@@ -72,7 +72,7 @@ class DiffHPE(LiftingModel):
     The Wrapper is no refinement of MixSTE's pose: it denoises whole poses. Its trunk is evaluated once a window.
     """
 
-    quick = usual = 10
+    quick = usual = 5
 
     def __init__(self, config: LiftingConfig) -> None:
         super().__init__(config)

@@ -1,5 +1,6 @@
 """The public face: 2D keypoints of one person in, hypotheses of the 3D pose out."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,10 @@ from dposer.lifting.windows import clip_starts, gather, merge, overlapping_start
 
 SHIPPED = {method: f"lifting-{method}-open.safetensors" for method in ("mixste", "d3dp", "ddhpose")}
 """Weights that come with the library, trained on the open benchmark."""
+
+
+_DISTANCE = 2 * math.sqrt(2 / math.pi)
+"""Mean length of a vector of three independent N(0, 1)."""
 
 
 @dataclass(frozen=True)
@@ -84,17 +89,18 @@ class Lifter:
         """The same, every pose of it refined by a cross-channel or single-graph method.
 
         Args:
-            error: this lifter's root mean square error of a coordinate, metres, by which the refiner sets how far its steps go back; None:
-                as its checkpoint tells, else the refiner's own.
+            error: standard deviation of this lifter's errors along an axis, metres, by which the refiner sets how far its steps go back;
+                None: what it would be if errors were Gaussian, from the MPJPE on validation subjects that its checkpoint tells, and
+                else the refiner's own.
 
         Raises:
             InputError: not a refiner, or one of other joints.
         """
         if not isinstance(refiner.model, Refiner):
             raise InputError(f"{refiner.config.method} refines nothing, expected a cross-channel or single-graph method")
-        known = self.checkpoint.provenance.get("validation_axis_mm")
+        known = self.checkpoint.provenance.get("validation_mpjpe_mm")
         if error is None and isinstance(known, int | float):
-            error = known / 1000
+            error = known / 1000 / _DISTANCE
         both = Lifter(self.checkpoint, self.device)
         both.model = Refined(both.model, refiner.model, error).eval()
         return both

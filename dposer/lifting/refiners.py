@@ -215,7 +215,7 @@ class Refiner(LiftingModel):
         return torch.cat((times.flip(0), torch.tensor([-1.0], dtype=torch.float64)))
 
     def span_of(self, error: float, steps: int = 2) -> int:
-        """The span whose first time has noise √(1 − ᾱ) nearest to ``error``: a lifter's root mean square error of a coordinate, metres."""
+        """The span whose first time has noise √(1 − ᾱ) nearest to ``error``: the deviation of a lifter's errors along an axis, metres."""
         spans = range(1, self.config.diffusion.timesteps + 1)
         first = torch.stack([self.times(steps, span)[0] for span in spans])
         return spans[int((self.schedule.sigma(first) - error).abs().argmin())]

@@ -135,8 +135,7 @@ def test_a_trained_model_lifts_a_clip_of_any_length(tmp_path: Path) -> None:
     assert bool(torch.isfinite(found.poses).all()) and any("focal length of 1414" in note for note in found.notes)
     short = lifter(clip.keypoints[:4], SIZE, clip.lens, hypotheses=1, steps=1)
     assert short.poses.shape == (4, 17, 3) and any("4 frames" in note for note in short.notes)
-    error = validation_error(lifter.model, _clips(60, 31), every=2)
-    assert error.mpjpe > error.axis > 0
+    assert validation_error(lifter.model, _clips(60, 31), every=2) > 0
 
 
 @pytest.mark.parametrize(

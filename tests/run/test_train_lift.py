@@ -138,7 +138,7 @@ def test_diffhpe_around_a_mixste(data: Path, tmp_path: Path, capsys: pytest.Capt
     cli(evaluate, ["--checkpoint", weights, "--data", str(data), "--device", "cpu", "--num-proposals", "2", "--subset", "0.2",
                    "--output", str(tmp_path / "report")])  # fmt: skip
     report = json.loads((tmp_path / "report" / "report.json").read_text())
-    assert (report["method"], report["hypotheses"], report["settings"]["steps"]) == ("diffhpe", 2, 10)
+    assert (report["method"], report["hypotheses"], report["settings"]["steps"]) == ("diffhpe", 2, 5)
     capsys.readouterr()
     assert "the trunk takes" in _error(capsys, train, ["--data", str(data), *SMALL, *plain, "--config.method", "diffhpe", *trunk, *start,
                                                       "--config.condition.depth", "3"])  # fmt: skip
