@@ -36,8 +36,9 @@ def read_clips(
     config: LiftingConfig,
     target: str = TARGETS[0],
     aspect: Literal["clean", "compat"] = "clean",
+    uv_square: bool = False,
 ) -> list[LiftingClip]:
-    """Clips of the named subjects, in the layout of the model; ``target`` and ``aspect`` are those of 3dhp.
+    """Clips of the named subjects, in the layout of the model; ``target``, ``aspect`` are those of 3dhp, ``uv_square`` of read_h36m.
 
     Raises:
         InputError: files missing or broken, or of another layout than the model's.
@@ -47,7 +48,7 @@ def read_clips(
     elif dataset == "3dhp":
         clips = read_3dhp_train(folder, target, subjects)
     else:
-        clips = read_h36m(folder, keypoints or KEYPOINTS[dataset], dataset, subjects, actions, stride, _from_coco)
+        clips = read_h36m(folder, keypoints or KEYPOINTS[dataset], dataset, subjects, actions, stride, _from_coco, uv_square)
     for clip in clips:
         if clip.layout.name != config.layout:
             raise InputError(f"--dataset {dataset}: its joints are {clip.layout.name}, the model's {config.layout}; choose --config.layout")

@@ -4,7 +4,7 @@
     python -m run.eval_lift -d h36m --data data -k gt --num-proposals 20 --sampling-timesteps 10 --p2 --checkpoint weights.safetensors
     python -m run.eval_lift -d 3dhp --data data --checkpoint weights.safetensors --compat
     python -m run.eval_lift --data data/lifting --subset 0.1 --compare output/eval_lift/report.json
-    python -m run.eval_lift --checkpoint mixste --refine cross-channel
+    python -m run.eval_lift --checkpoint graformer --refine single-graph
     python -m run.eval_lift --data data/lifting --occlusion joints:0.4+noise:5 --occlusion-limbs left_arm
 
 Several hypotheses become one pose in the ways that dposer/lifting/evaluation.py lists. --compat counts as published tables do: P-Best is
@@ -67,6 +67,8 @@ class Args:
     """Comma list of what actions begin with."""
     target: str = TARGETS[0]
     """Of 3dhp: annot3 (true size) or univ_annot3."""
+    uv_square: bool = False
+    """Take pictures to be 1000 x 1000 whatever their size, as the published cross-channel refiner does."""
     num_proposals: Annotated[int, tyro.conf.arg(aliases=["-num_proposals"])] = 5
     """Hypotheses H."""
     sampling_timesteps: Annotated[int | None, tyro.conf.arg(aliases=["-sampling_timesteps"])] = None
@@ -174,7 +176,9 @@ def _clips(args: Args, config: LiftingConfig) -> list[LiftingClip]:
         )
     subjects = tuple(filter(None, args.subjects.split(","))) or subjects_of(args.dataset, args.data, "test")
     aspect: Literal["compat", "clean"] = "compat" if args.compat else "clean"
-    return read_clips(args.dataset, args.data, args.keypoints, subjects, args.actions, args.downsample, config, args.target, aspect)
+    return read_clips(
+        args.dataset, args.data, args.keypoints, subjects, args.actions, args.downsample, config, args.target, aspect, args.uv_square
+    )
 
 
 def _write(args: Args, report: Report, device: torch.device) -> None:

@@ -6,7 +6,7 @@
     python -m run.lift --video walk.mp4                                      # keypoints are detected (extra: detect)
     python -m run.lift --method d3dp -n 5 --sampling-timesteps 5 --aggregate joint
     python -m run.lift --input clip.npz --layout h36m17 --smplx              # and a SMPL-X body fitted to it
-    python -m run.lift --method mixste --refine cross-channel
+    python -m run.lift --method graformer --refine single-graph
     python -m run.lift --hide left_arm --hide-frames 10:40                   # as if something stood before it
 
 Read are the formats of dposer/data/keypoints.py, and arrays: .npy or .npz ("keypoints", optionally "fps", "image_size" and "layout") of

@@ -52,6 +52,8 @@ class Args:
     """Comma list of what actions begin with."""
     target: str = TARGETS[0]
     """Of 3dhp: annot3 (true size) or univ_annot3; numbers of one cannot be compared with those of the other."""
+    uv_square: bool = False
+    """Take pictures to be 1000 x 1000 whatever their size, as the published cross-channel refiner does."""
     stride: int = 1
     """Keep every k-th frame."""
     output: Path = Path("output/lifting")
@@ -98,7 +100,9 @@ def main(args: Args) -> None:
 
 def _clips(args: Args, split: str, subjects: str) -> list[LiftingClip]:
     names = tuple(filter(None, subjects.split(","))) or subjects_of(args.dataset, args.data, split)
-    return read_clips(args.dataset, args.data, args.keypoints, names, args.actions, args.stride, args.config, args.target)
+    return read_clips(
+        args.dataset, args.data, args.keypoints, names, args.actions, args.stride, args.config, args.target, uv_square=args.uv_square
+    )
 
 
 def _train(args: Args, trainer: Trainer, validation: Sequence[LiftingClip]) -> list[list[str]]:

@@ -22,7 +22,10 @@ from dposer.lifting.observed import observe
 from dposer.lifting.refiners import Refined, Refiner
 from dposer.lifting.windows import clip_starts, gather, merge, overlapping_starts
 
-SHIPPED = {method: f"lifting-{method}-open.safetensors" for method in ("mixste", "d3dp", "ddhpose")}
+SHIPPED = {
+    method: f"lifting-{method}-open.safetensors"
+    for method in ("mixste", "d3dp", "ddhpose", "diffhpe", "diffhpe-2d", "graformer", "single-graph")
+}
 """Weights that come with the library, trained on the open benchmark."""
 
 
