@@ -45,7 +45,7 @@ def _refined(study: Study, lifters: dict[str, Lifter], clips: Sequence[LiftingCl
     rows = []
     for base in _REFINED:
         raw = _measured(study, lifters[base], clips, hypotheses=1)
-        for refiner in _REFINERS:
+        for refiner in filter(lifters.__contains__, _REFINERS):
             both = lifters[base].refined(lifters[refiner])
             refined = _measured(study, both, clips, hypotheses=1)
             mine, theirs = (torch.tensor(report.window_errors.errors["Single"]) for report in (refined, raw))

@@ -82,6 +82,12 @@ class DiffHPE(LiftingModel):
             raise InputError(
                 f"condition.kind = {c.kind!r}: not of {config.method}; diffhpe has features or trained, diffhpe-2d points or none"
             )
+        if c.drop_share < 1 and not c.drop_before:
+            raise InputError(f"condition.drop_share = {c.drop_share}: single keypoints cannot be dropped behind the trunk; set drop_before")
+        if c.guidance and not c.drop:
+            raise InputError(
+                f"condition.guidance = {c.guidance}: the network never saw poses without a condition; train with condition.drop"
+            )
         self.condition = Conditioner(config)
         self.network = CTGCN(
             config.skeleton, self.condition.width, n.frames, n.channels, n.depth, n.dropout, d.timesteps, compat=config.compat

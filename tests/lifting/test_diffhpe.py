@@ -168,7 +168,7 @@ def test_every_condition_trains_and_samples(condition: ConditionConfig, inputs: 
 
 
 def test_guidance_is_an_extrapolation_from_the_unconditional_noise() -> None:
-    plain, guided = (_model("diffhpe-2d", condition=ConditionConfig(guidance=w)) for w in (0.0, 1.5))
+    plain, guided = (_model("diffhpe-2d", condition=ConditionConfig(drop=0.1, guidance=w)) for w in (0.0, 1.5))
     state, t, observed = _poses(2), torch.tensor([5.0, 30.0]), torch.randn(2, 9, 17, 2)
     told, nothing = (plain.forward(state, t, plain.context(some)) for some in (observed, 0 * observed))
     torch.testing.assert_close(guided.forward(state, t, guided.context(observed)), 2.5 * told - 1.5 * nothing)
@@ -205,6 +205,12 @@ def test_published_weights_come_back(method: str, tmp_path: Path) -> None:
     save_tensors(tmp_path / "other.pth", state)
     with pytest.raises(InputError, match="lacks"):
         import_published(tmp_path / "other.pth")
+
+
+@pytest.mark.parametrize("condition", [ConditionConfig(guidance=1.0), ConditionConfig(drop=0.1, drop_share=0.5)])
+def test_settings_without_effect_are_refused(condition: ConditionConfig) -> None:
+    with pytest.raises(InputError, match=r"condition\.drop|drop_before"):
+        build_model(_config("diffhpe-2d", condition=condition))
 
 
 @pytest.mark.parametrize(("method", "kind"), [("diffhpe", "points"), ("diffhpe-2d", "features")])
