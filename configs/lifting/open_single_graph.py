@@ -1,4 +1,4 @@
-"""The shipped single-graph refiner, with the weights of open_graformer.py as its lifter (--start-from): ten minutes on one CPU core."""
+"""The shipped single-graph refiner, with the weights of open_graformer.py as its lifter (--start-from): half an hour on one CPU core."""
 
 from dposer.lifting.config import DiffusionConfig, LiftingConfig, NetworkConfig, OptimConfig, RefineConfig
 
@@ -13,7 +13,7 @@ config = LiftingConfig(
         schedule="cosine",
         warmup=200,
         weight_decay=0.01,
-        epochs=15,
+        epochs=45,
         batch=256,
         epoch_windows=25_600,
         ema=0.998,

@@ -24,7 +24,7 @@ from dposer.lifting.windows import clip_starts, gather, merge, overlapping_start
 
 SHIPPED = {
     method: f"lifting-{method}-open.safetensors"
-    for method in ("mixste", "d3dp", "ddhpose", "diffhpe", "diffhpe-2d", "graformer", "single-graph")
+    for method in ("mixste", "d3dp", "ddhpose", "diffhpe", "diffhpe-2d", "graformer", "cross-channel", "single-graph")
 }
 """Weights that come with the library, trained on the open benchmark."""
 
