@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dposer.body.skeleton import Layout
+from dposer.lifting.graph import adjacency, bones
 
 _GAIN = 1.414
 _GROUPS = (
@@ -38,15 +39,6 @@ def groups(layout: Layout, compat: bool) -> list[tuple[int, ...]]:
     return list(zip(order[::2], order[1::2], strict=False))
 
 
-def row_normalised(layout: Layout) -> Tensor:
-    """Â = D⁻¹ (A + I) of the skeleton, (J, J)."""
-    adjacency = torch.eye(len(layout.joints))
-    for child, parent in enumerate(layout.parents):
-        if parent >= 0:
-            adjacency[child, parent] = adjacency[parent, child] = 1
-    return adjacency / adjacency.sum(1, keepdim=True)
-
-
 class GraphLayer(nn.Module):
     """The convolution above, batch norm, ReLU and dropout: (J, N, features) → the same."""
 
@@ -61,7 +53,7 @@ class GraphLayer(nn.Module):
         self.bias = nn.Parameter(torch.empty(features).uniform_(-(features**-0.5), features**-0.5))
         self.norm = nn.BatchNorm1d(features)
         self.dropout = nn.Dropout(dropout)
-        mixing = row_normalised(layout)
+        mixing = adjacency(bones(layout), joints)
         self.register_buffer("own", mixing.diagonal().clone()[:, None, None], persistent=False)
         self.register_buffer("others", mixing - mixing.diagonal().diag(), persistent=False)
 

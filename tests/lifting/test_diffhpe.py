@@ -13,8 +13,9 @@ from dposer.files import save_tensors
 from dposer.lifting.checkpoint import LiftingCheckpoint
 from dposer.lifting.config import ConditionConfig, DiffusionConfig, LiftingConfig, LossConfig, NetworkConfig
 from dposer.lifting.convert import export_published, import_published
-from dposer.lifting.ctgcn import CTGCN, GraphLayer, StepEmbedding, groups, row_normalised
+from dposer.lifting.ctgcn import CTGCN, GraphLayer, StepEmbedding, groups
 from dposer.lifting.diffhpe import DiffHPE
+from dposer.lifting.graph import adjacency, bones
 from dposer.lifting.losses import Losses
 from dposer.lifting.methods import build_model
 from dposer.lifting.model import LiftingModel
@@ -65,7 +66,7 @@ def test_the_published_tables() -> None:
     bars = {0: 0.998252, 10: 0.879122, 25: 0.462707, 40: 0.0766498, 46: 0.00871812, 49: 0.00108976}
     assert [float(schedule.alpha_bars[i]) for i in bars] == pytest.approx(list(bars.values()), rel=1e-5)
     assert StepEmbedding(50, 128).table[1, :3].tolist() == pytest.approx([0.8415, 0.9158, 0.9734], abs=1e-4)
-    mixing = row_normalised(H36M_17)
+    mixing = adjacency(bones(H36M_17), 17)
     assert sorted(mixing[0][mixing[0] > 0].tolist()) == [0.25] * 4
     assert mixing[8][mixing[8] > 0].tolist() == pytest.approx([0.2] * 5)
     assert mixing[3].max() == 0.5
@@ -76,7 +77,7 @@ def test_the_published_tables() -> None:
 
 def test_a_graph_layer_is_the_sum_over_neighbours() -> None:
     layer = GraphLayer(H36M_17, 4, 0.0).eval()
-    x, mixing, weight = torch.randn(17, 3, 4), row_normalised(H36M_17), layer.weight
+    x, mixing, weight = torch.randn(17, 3, 4), adjacency(bones(H36M_17), 17), layer.weight
     for i in (0, 8, 16):
         y = mixing[i, i] * x[i] @ weight[0, i] + sum(mixing[i, k] * x[k] @ weight[1, k] for k in range(17) if k != i) + layer.bias
         torch.testing.assert_close(layer(x)[i], (y / (1 + layer.norm.eps) ** 0.5).relu())
