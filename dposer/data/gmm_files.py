@@ -11,7 +11,6 @@ Published files do not say what their spreads are. Those written here do, in a m
 without it the unit is guessed. Sources: Gong et al. (CVPR 2023), Jiang & Chen (ICASSP 2024).
 """
 
-import io
 import logging
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,9 +23,9 @@ import torch
 from dposer.body.skeleton import H36M_17
 from dposer.data.gmm import COLUMNS, mixture_of
 from dposer.data.lifting_clip import LiftingClip
-from dposer.data.objects import load_object
+from dposer.data.objects import boxed, load_object, save_object
 from dposer.errors import InputError
-from dposer.files import PathLike, finite, save_bytes, save_npz
+from dposer.files import PathLike, finite, save_npz
 from dposer.geometry.lens import screen, unscreen
 
 logger = logging.getLogger(__name__)
@@ -107,14 +106,12 @@ def write_gmm(path: PathLike, clips: Sequence[LiftingClip], generator: str, seed
         raise InputError(f"{path}: {len(clips)} clips of different sets of cameras, expected the same picture sizes; write a file for each")
     if path.suffix == ".npy":
         means = {subject: {action: _square_means(views) for action, views in actions.items()} for subject, actions in films.items()}
-        buffer = io.BytesIO()
-        np.save(buffer, _boxed(means))
-        save_bytes(path, buffer.getvalue())
+        save_object(path, means)
         return path
     width, height = zip(*next(iter(sizes.values())), strict=True)
     count = next(view.shape[2] for _, views in _each(films) for view in views)
     told = {"spread": "std_uv", "W": list(width), "H": list(height), "M": count, "generator": generator, "seed": seed, **meta}
-    save_npz(path, {"positions_2d": _boxed(films), "meta": _boxed(told)})
+    save_npz(path, {"positions_2d": boxed(films), "meta": boxed(told)})
     return path
 
 
@@ -262,9 +259,3 @@ def _in_pixels(film: np.ndarray, size: Size) -> np.ndarray:
 def _square_means(views: Sequence[np.ndarray]) -> np.ndarray:
     """(cameras, T, J, 2) of films in pixels."""
     return screen(torch.from_numpy(np.stack([film[:, :, 0, 1:3] for film in views])), SQUARE).numpy()
-
-
-def _boxed(value: Any) -> np.ndarray:
-    box = np.empty((), dtype=object)
-    box[()] = value
-    return box

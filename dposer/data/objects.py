@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from dposer.errors import InputError
-from dposer.files import PathLike, existing_file
+from dposer.files import PathLike, existing_file, save_bytes
 from dposer.pickles import plain, unpickled
 
 _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -54,3 +54,17 @@ def _array(path: Path, key: str, file: BinaryIO, what: str) -> Any:
         return plain(unpickled(path, file, what), f"{path}: '{key}'")
     file.seek(start)
     return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def boxed(value: Any) -> np.ndarray:
+    """A 0-d object array that holds ``value``, as published files keep nested dicts."""
+    box = np.empty((), dtype=object)
+    box[()] = value
+    return box
+
+
+def save_object(path: PathLike, value: Any) -> None:
+    """Write ``value`` as a ``.npy`` of one object, whole or not at all; :func:`load_object` reads it."""
+    buffer = io.BytesIO()
+    np.save(buffer, boxed(value))
+    save_bytes(path, buffer.getvalue())

@@ -1,14 +1,14 @@
 """What the published code of the cross-channel refiner prints and writes of an evaluation on Human3.6M."""
 
-import io
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from dposer.data.lifting_clip import LiftingClip
+from dposer.data.objects import save_object
 from dposer.errors import InputError
-from dposer.files import PathLike, save_bytes
+from dposer.files import PathLike
 from dposer.lifting.report import AVERAGE, POOLED, Report
 
 _ACTIONS = (
@@ -47,8 +47,4 @@ def prediction_names(clips: Sequence[LiftingClip]) -> dict[str, str]:
 
 def write_poses(path: PathLike, poses: Mapping[str, np.ndarray]) -> None:
     """``pred.npy``: {:func:`prediction_names`: [of each frame (J, 3) metres relative to the root]}."""
-    box = np.empty((), dtype=object)
-    box[()] = {name: list(frames) for name, frames in poses.items()}
-    buffer = io.BytesIO()
-    np.save(buffer, box)
-    save_bytes(path, buffer.getvalue())
+    save_object(path, {name: list(frames) for name, frames in poses.items()})
