@@ -23,6 +23,10 @@ needs the open lifting benchmark (`python -m run.prepare_data --source lifting`)
     python -m benchmarks --only lifting_methods lifting_occlusion --occlusion-models output/occluded --output docs/lifters.md
 
 is every method and training pattern against every pattern of occlusion: the weights that ship, and those of a folder.
+
+    python -m benchmarks --only diffpose diffpose_speed --output docs/hypotheses.md
+
+needs the synthetic heatmaps (`python -m run.prepare_data --source heatmaps`).
 """
 
 import sys
@@ -34,6 +38,7 @@ from typing import Literal
 import torch
 
 from benchmarks import (
+    diffpose,
     fitting,
     fitting_data,
     fitting_speed,
@@ -51,6 +56,7 @@ from benchmarks import (
 from dposer.body import BodyModel
 from dposer.errors import InputError
 from dposer.files import save_bytes
+from dposer.lifting.config import Method
 from dposer.prior import PosePrior
 from dposer.prior.mixture import PoseMixture
 from run._cli import cli
@@ -60,7 +66,7 @@ Section = Literal[
     "kinematics", "metrics", "large_metrics", "rendering", "sampling", "training", "solver", "completion", "guidance",
     "denoising", "partial", "ik", "motion_speed", "long_motion", "fitting", "fitting_speed", "fitting_video", "fitting_pictures",
     "fitting_tune", "lifting", "lifting_pictures", "lifting_robustness", "lifting_methods", "lifting_occlusion",
-    "lifting_speed",
+    "lifting_speed", "diffpose", "diffpose_speed",
 ]  # fmt: skip
 
 _TOGETHER = 100
@@ -90,8 +96,20 @@ class Args:
     """Folder of <method>.safetensors; default: the weights that ship."""
     lifting_every: int = 16
     """Of its windows, many hypotheses are lifted of every k-th."""
+    occlusion_methods: tuple[Method, ...] = ()
+    """Methods of `lifting_occlusion`; default: all that ship."""
     occlusion_models: Path | None = None
     """Folder of weights (.safetensors) that `lifting_occlusion` also measures, trained on patterns of occlusion."""
+    heatmap_folder: Path = Path("data/heatmaps")
+    """The synthetic heatmaps."""
+    heatmap_every: int = 8
+    """Of their test frames, hypotheses of every k-th are measured."""
+    hypotheses: int = 200
+    """Of a frame, by `diffpose`."""
+    diffpose_weights: str = "diffpose"
+    """A file; default: the weights that ship."""
+    diffpose_raw: Path | None = None
+    """The same training's weights that are not averaged (last_raw.safetensors), to be compared."""
     threads: int = 0
     """Threads of torch; 0 leaves its default."""
     output: Path | None = None
@@ -134,10 +152,12 @@ def main(args: Args) -> None:
             "lifting_methods": lambda: lifting_methods.methods(_study(args)),
             "lifting_occlusion": lambda: lifting_occlusion.matrix(
                 _study(args),
-                lifting_occlusion.entrants(args.lifting_weights, args.occlusion_models),
+                lifting_occlusion.entrants(args.lifting_weights, args.occlusion_models, args.occlusion_methods),
                 (args.output or Path("output/lifting_occlusion.md")).with_suffix(""),
             ),
             "lifting_speed": lifting_speed.speed,
+            "diffpose": lambda: diffpose.settings(_heatmaps(args), (args.output or Path("output/diffpose.md")).with_suffix("")),
+            "diffpose_speed": diffpose.speed,
         }
     pages = [f"# Measurements\n\nMade by `{' '.join(['python -m benchmarks', *sys.argv[1:]])}`. Machine: {machine()}.\n"]
     for name in args.only or sections:
@@ -158,6 +178,11 @@ def _motions(args: Args) -> motion_data.Motions:
 
 def _study(args: Args) -> lifting.Study:
     return lifting.Study.of(args.lifting_folder, args.lifting_weights, args.lifting_every, args.seed)
+
+
+def _heatmaps(args: Args) -> diffpose.Study:
+    raw = args.diffpose_raw
+    return diffpose.Study(args.heatmap_folder, args.diffpose_weights, raw, args.heatmap_every, args.hypotheses, args.seed)
 
 
 def _models(args: Args) -> fitting.Models:

@@ -30,7 +30,7 @@ from run.lift import main as lift
 METHODS = ("mixste", "d3dp", "ddhpose")
 TITLES = {
     "mixste": "MixSTE", "d3dp": "D3DP", "ddhpose": "DDHPose", "diffhpe": "DiffHPE-Wrapper", "diffhpe-2d": "DiffHPE-2D",
-    "graformer": "GraFormer", "cross-channel": "cross-channel", "single-graph": "single graph",
+    "graformer": "GraFormer", "cross-channel": "cross-channel", "single-graph": "single graph", "diffpose": "DiffPose",
 }  # fmt: skip
 MANY = (20, 10)
 """Hypotheses and steps of the papers' probabilistic figures."""

@@ -23,11 +23,10 @@ def methods(study: Study) -> str:
     """Two tables."""
     clips = study.clips("noisy")
     lifters = {name: Lifter.from_pretrained(name) for name in SHIPPED}
-    rows = []
+    rows, reports = [], {}
     for name, lifter in lifters.items():
-        report = _measured(study, lifter, clips)
-        setting = "P-Agg" if report.hypotheses > 1 else "Single"
-        found = [report.row(setting).figures.get(figure) for figure in _FIGURES]
+        report = reports[name] = _measured(study, lifter, clips)
+        found = [report.row(_setting(report)).figures.get(figure) for figure in _FIGURES]
         rows.append(
             [TITLES[name], str(report.hypotheses), str(report.settings["steps"]), *("-" if f is None else f"{f:.1f}" for f in found)]
         )
@@ -37,7 +36,22 @@ def methods(study: Study) -> str:
         "subjects (methods of single frames: one frame in as many, so neither velocity nor consistency):"
     )
     table = markdown(["", "H", "K", *(f"{name}, mm/frame" if name == "MPJVE" else f"{name}, mm" for name in _FIGURES)], rows)
-    return "\n\n".join([note, table, _refined(study, lifters, clips)])
+    return "\n\n".join([note, table, _apart(study, reports), _refined(study, lifters, clips)])
+
+
+def _setting(report: Report) -> str:
+    return "P-Agg" if report.hypotheses > 1 else "Single"
+
+
+def _apart(study: Study, reports: dict[str, Report]) -> str:
+    """How much more accurate the Wrapper is than what it wraps, and than DiffHPE-2D."""
+    rows = []
+    for other in ("mixste", "diffhpe-2d"):
+        mine, theirs = reports["diffhpe"], reports[other]
+        pair = (torch.tensor(report.window_errors.errors[_setting(report)]) for report in (mine, theirs))
+        found = paired_bootstrap(*pair, torch.Generator().manual_seed(study.seed), mine.window_errors.takes)
+        rows.append([f"{TITLES['diffhpe']} less {TITLES[other]}", f"{found.mean:+.2f} ({found.low:+.2f} to {found.high:+.2f})"])
+    return markdown(["difference of MPJPE (95 %)", "mm"], rows)
 
 
 def _refined(study: Study, lifters: dict[str, Lifter], clips: Sequence[LiftingClip]) -> str:

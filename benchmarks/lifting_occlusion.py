@@ -47,9 +47,10 @@ class Entrant:
         return cls(title, " + ".join(parts) or "clean", hidden if inputs == "points" else f"{hidden}, {inputs}", lifter)
 
 
-def entrants(weights: Path | None, models: Path | None) -> list[Entrant]:
-    """The weights that ship or those of ``weights``, then every file of the folder ``models``, which is called by its name."""
-    paths = {TITLES.get(name, name): name if weights is None else str(weights / f"{name}.safetensors") for name in SHIPPED}
+def entrants(weights: Path | None, models: Path | None, methods: Sequence[str] = ()) -> list[Entrant]:
+    """Weights that ship or those of ``weights``, of all methods or some, then every file of the folder ``models``, called by its name."""
+    names = methods or tuple(SHIPPED)
+    paths = {TITLES.get(name, name): name if weights is None else str(weights / f"{name}.safetensors") for name in names}
     if models is not None:
         found = sorted(models.glob("*.safetensors"))
         if not found:

@@ -8,6 +8,8 @@
     python -m run.lift --input clip.npz --layout h36m17 --smplx              # and a SMPL-X body fitted to it
     python -m run.lift --method graformer --refine single-graph
     python -m run.lift --hide left_arm --hide-frames 10:40                   # as if something stood before it
+    python -m run.lift --method diffpose --photo photo.jpg                   # 200 hypotheses of one picture, with a page to turn them
+    python -m run.lift --method diffpose --heatmaps maps.npz --smplx --rank  # of heatmaps (16, h, w) or (F, 16, h, w)
 
 Read are the formats of dposer/data/keypoints.py, and arrays: .npy or .npz ("keypoints", optionally "fps", "image_size" and "layout") of
 shape (F, K, 2 or 3), pixels and confidence. Written are, after the name of the input and _lifted:
@@ -18,7 +20,11 @@ shape (F, K, 2 or 3), pixels and confidence. Written are, after the name of the 
                      aggregate, seed
     .mp4             the keypoints beside the hypotheses in space, seen from the camera and from the side; _sheet.png at a glance
     _spread.png      how far hypotheses are apart; _hypotheses.png all of them in one frame
-    _smplx.npz       the body in motion, z up, as in AMASS (--smplx)
+    _page.html       hypotheses to be turned in a browser, with their consensus (F, J, 3), representatives (F, k, J, 3) and their
+                     weights (F, k), and ambiguous joints (F, J), all of which .npz then has too; _answer.png: heatmaps and hypotheses
+                     of one frame (diffpose, or --page)
+    _smplx.npz       the body in motion, z up, as in AMASS (--smplx); of a picture, bodies before the camera: of the consensus (row 0)
+                     and of the representatives
     .json            every figure and assumption
 """
 
@@ -49,23 +55,29 @@ from dposer.errors import InputError
 from dposer.files import existing_file, finite, load_npz, save_json, save_npz
 from dposer.geometry.lens import Lens
 from dposer.lifting import Lifted, Lifter
-from dposer.lifting.config import Method
+from dposer.lifting.config import LiftingConfig, Method
+from dposer.lifting.consensus import Choice
 from dposer.lifting.hypotheses import joint_agg, joint_best, pose_best, solve_root
 from dposer.lifting.inputs import resample_keypoints, resample_rate, to_layout
 from dposer.lifting.model import MAX_BATCH
 from dposer.lifting.occlusion import named_joints
 from dposer.metrics.poses import distances, mpjpe, pa_mpjpe, root_aligned
+from dposer.prior.pose_prior import PosePrior
 from dposer.solvers.motion_fitting import fit_motion
 from dposer.viz import contact_sheet, save_image
 from dposer.viz.lifting import LiftingFilm, draw_hypotheses, plot_spread
 from dposer.viz.video import save_film
+from run._answer import Answer
 from run._cli import cli, load_prior, pick_device, progress_bar, step_bar, table, writable_folder
 from run._keypoints import LAYOUTS, detect_person, guessed_size, read_person
+from run._picture import read_heatmaps, read_picture
 from run._report import machine
 
 _FPS = 30.0
 _SAME_RATE = 0.02
 """Rates that differ by less than this share are taken for one."""
+_SOME, _MANY = 20, 200
+"""Hypotheses by default, and where heatmaps tell what is left open."""
 _SHOWN = 50
 """Hypotheses in a film."""
 _SHEET = 8
@@ -81,12 +93,22 @@ class Args:
     video: Path | None = None
     """The video they were found in, to draw them on; it also tells frame rate and picture size."""
     method: Method = "ddhpose"
-    """Whose shipped weights to use: lifters that draw hypotheses (ddhpose, d3dp, diffhpe, diffhpe-2d), that do not (mixste, graformer), and
-    refiners with the lifter they come with (cross-channel, single-graph)."""
+    """Whose shipped weights to use: lifters that draw hypotheses of motions (ddhpose, d3dp, diffhpe, diffhpe-2d) or of single frames with
+    all that heatmaps leave open (diffpose), that do not draw (mixste, graformer), and refiners with the lifter they come with
+    (cross-channel, single-graph)."""
     checkpoint: Path | None = None
     """Weights in place of those (.safetensors of this library)."""
     refine: str = ""
     """Refine every pose by cross-channel or single-graph, or by such weights of your own (a file)."""
+    photo: Path | None = None
+    """A picture of one person instead; keypoints are those of --input, or detected (extra: detect)."""
+    heatmaps: Path | None = None
+    """Heatmaps of one person instead: .npy (16, h, w) or (F, 16, h, w), or .npz with "heatmaps" and optionally "box" (left, top and side in
+    pixels), "image_size" and "focal" (diffpose)."""
+    hrnet: Path | None = None
+    """Weights of HRNet-W32 with MPII's 16 joints, to make heatmaps of --photo (diffpose): fine_HRNet.pt, pose_hrnet_w32_256x256.pth."""
+    box: tuple[float, float, float] | None = None
+    """Left, top and side of the square that --hrnet looks at, pixels; default: around the keypoints."""
     layout: str = "auto"
     """What the keypoints are: openpose25, coco17, blazepose33, halpe26, h36m17, ...; auto goes by their number and the bones' lengths."""
     person: int | None = None
@@ -101,13 +123,21 @@ class Args:
     """Frames per second; default: as the video or the file says, else 30."""
     max_frames: int | None = None
     """Only so many frames from the first."""
-    num_proposals: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 20
-    """Hypotheses H."""
+    num_proposals: Annotated[int | None, tyro.conf.arg(aliases=["-n"])] = None
+    """Hypotheses H; default: 20, of diffpose 200."""
     sampling_timesteps: int | None = None
-    """Steps K of the sampler; default: 5, of refiners 2. Published tables have 10 for d3dp and ddhpose, by which hypotheses differ more,
-    and 50 for diffhpe and diffhpe-2d."""
+    """Steps K of the sampler; default: 5, of refiners 2, of diffpose as many as it was trained with. Published tables have 10 for d3dp and
+    ddhpose, by which hypotheses differ more, and 50 for diffhpe and diffhpe-2d."""
     aggregate: Literal["auto", "mean", "median", "joint", "limb", "soft"] = "auto"
     """How hypotheses become one pose: their mean, geometric median, or by reprojection joint by joint (JPMA), limb by limb, softly."""
+    page: bool | None = None
+    """Write _page.html and what belongs to it; default: of diffpose."""
+    consensus: Choice = "median"
+    """The one pose of a page: the joints' geometric medians, the medoid, where hypotheses are densest, or by reprojection."""
+    representatives: int = 5
+    """Hypotheses that stand for all others there."""
+    rank: bool = False
+    """Also weigh those by the pose prior, and by reprojection where the focal length is known."""
     overlap: int | None = None
     """Frames by which windows overlap and are blended; default: a quarter of a window; 0: none, as published."""
     max_batch: Annotated[int, tyro.conf.arg(aliases=["-b"])] = MAX_BATCH
@@ -153,12 +183,18 @@ def _check(args: Args) -> None:
     _span(args.hide_frames)
     bounds = {
         "focal": (1, 1e6), "fps": (1e-3, 1e4), "max_frames": (1, 1e8), "num_proposals": (1, 1e4), "sampling_timesteps": (1, 1000),
-        "overlap": (0, 1e4), "max_batch": (1, 1e6), "person": (0, 1e6), "turn": (-3600, 3600),
+        "overlap": (0, 1e4), "max_batch": (1, 1e6), "person": (0, 1e6), "turn": (-3600, 3600), "representatives": (1, 100),
     }  # fmt: skip
     for name, (least, most) in bounds.items():
         value = getattr(args, name)
         if value is not None and not least <= value <= most:
             raise InputError(f"--{name.replace('_', '-')} {value}, expected {least:g} to {most:g}")
+    if args.heatmaps is not None and (args.input or args.video or args.photo):
+        raise InputError("--heatmaps: found --input, --video or --photo besides, expected one source")
+    if args.photo is not None and args.video is not None:
+        raise InputError("--photo: found --video besides, expected one of them")
+    if (args.hrnet is not None or args.box is not None) and (args.photo is None or args.hrnet is None):
+        raise InputError("--hrnet and --box are for --photo, expected it, and --hrnet with --box")
     if args.layout != "auto" and args.layout not in LAYOUTS:
         raise InputError(f"--layout {args.layout}: not one that can be lifted, expected auto, {', '.join(LAYOUTS)}")
     if args.image_size is not None and not 8 <= min(args.image_size) <= max(args.image_size) <= 1e5:
@@ -190,6 +226,12 @@ class Clip:
     truth: Path | None
     notes: list[str]
     """What was assumed."""
+    heatmaps: np.ndarray | None = None
+    """(F, 16, 4096)."""
+    box: np.ndarray | None = None
+    """(F, 3) where they are."""
+    photo: np.ndarray | None = None
+    """(h, w, 3) uint8 RGB of the one frame, if there is no video."""
 
     @property
     def name(self) -> str:
@@ -197,11 +239,15 @@ class Clip:
         return f"{self.path.stem.removesuffix('_keypoints')}_lifted"
 
     def pictures(self) -> Iterator[np.ndarray]:
+        if self.photo is not None:
+            return iter((self.photo,))
         return iter(()) if self.video is None else itertools.islice(iter(self.video), self.frames.start, self.frames.stop)
 
 
 def read_clip(args: Args) -> Clip:
     """Read the keypoints of one person and find out about the camera."""
+    if args.heatmaps is not None or args.photo is not None:
+        return _read_picture(args)
     path, video_path, focal, truth = args.input, args.video, args.focal, args.render_truth
     if path is None and video_path is None:
         path, video_path, example = (asset("examples", f"walk{end}") for end in ("_keypoints", ".mp4", "_truth.npz"))
@@ -239,6 +285,25 @@ def read_clip(args: Args) -> Clip:
     return Clip(path, keypoints, person.layout, frames, size, fps, lens, video, truth, notes)
 
 
+def _read_picture(args: Args) -> Clip:
+    if args.heatmaps is not None:
+        seen = read_heatmaps(args.heatmaps)
+    else:
+        assert args.photo is not None
+        seen = read_picture(args.photo, args.input, args.layout, args.person, args.hrnet, args.box, pick_device(args.device))
+    size, focal = args.image_size or seen.size, args.focal or seen.focal
+    lens = None if focal is None else Lens.of_size(*size, focal)
+    if args.intrinsics is not None:
+        lens = Lens.of(*read_intrinsics(args.intrinsics, size))
+    some = slice(args.max_frames)
+    parts = {name: None if (value := getattr(seen, name)) is None else value[some] for name in ("heatmaps", "box")}
+    keypoints = seen.keypoints[some]
+    return Clip(
+        seen.path, keypoints, seen.layout, range(len(keypoints)), size, args.fps or _FPS, lens, None, args.render_truth, list(seen.notes),
+        photo=seen.photo, **parts,
+    )  # fmt: skip
+
+
 # ---- what comes of it --------------------------------------------------------------------------------------------------
 
 
@@ -260,6 +325,8 @@ class Result:
     overlap: int
     """Frames."""
     seconds: float
+    prior: PosePrior | None = None
+    """By which hypotheses are ranked."""
 
     @property
     def layout(self) -> Layout:
@@ -269,9 +336,22 @@ class Result:
     def lens(self) -> Lens:
         return self.clip.lens or Lens.of_size(*self.clip.size)
 
+    @property
+    def answers(self) -> bool:
+        """Whether there is a page."""
+        wanted = self.lifter.config.inputs == "heatmap" if self.args.page is None else self.args.page
+        return wanted and len(self.hypotheses) > 1
+
+    @cached_property
+    def answer(self) -> Answer:
+        return Answer(
+            self.hypotheses, self.layout, self.keypoints, self.clip.lens, self.root, self.args.consensus, self.args.representatives,
+            self.prior, self.args.rank, self.truth, self.clip.heatmaps, self.clip.box, self.clip.pictures, self.args.seed,
+        )  # fmt: skip
+
     def _back(self, values: torch.Tensor) -> torch.Tensor:
         """From the rate of the model to that of the clip, frames first."""
-        if not _resampled(self.clip.fps, self.lifter.config.fps):
+        if not _resampled(self.clip.fps, self.lifter.config):
             return values
         return torch.from_numpy(resample_rate(values.numpy(), self.lifter.config.fps, self.clip.fps, len(self.keypoints)))
 
@@ -326,7 +406,8 @@ class Result:
             "seconds": round(self.seconds, 3), "missing_keypoints": round(float((self.keypoints[..., 2] <= 0).mean()), 4),
             "spread_mm": _mm(self.spread.mean()), "reprojection_px": round(float(missed.mean()), 3) if len(missed) else None,
             "joints": {name: _mm(value) for name, value in zip(self.layout.joints, self.spread.mean(0), strict=True)},
-            "errors_mm": self._errors(), "notes": [*clip.notes, *self.lifted.notes],
+            "errors_mm": self._errors(), "answer": self.answer.report() if self.answers else None,
+            "notes": [*clip.notes, *self.lifted.notes],
             "flags": {key: str(value) if isinstance(value, Path) else value for key, value in asdict(self.args).items()},
             "library": __version__, "machine": machine(self.lifter.device),
         }  # fmt: skip
@@ -356,6 +437,7 @@ class Result:
             "focal": self.lens.focal.numpy(), "centre": self.lens.centre.numpy(), "method": self.lifter.config.method,
             "aggregate": self.lifted.aggregate, "seed": self.args.seed,
         }  # fmt: skip
+        known |= self.answer.arrays() if self.answers else {}
         save_npz(path, {name: value.numpy().astype(np.float32) for name, value in arrays.items()} | known)
         return "hypotheses, poses, where they are and how sure (see --help)"
 
@@ -399,7 +481,9 @@ class Result:
         return f"frame {frame}, where they are farthest apart; green: mean, red: by reprojection{'' if truth is None else ', blue: truth'}"
 
     def save_smplx(self, path: Path) -> str:
-        """Fitted in a world with z up whose ground the feet touch."""
+        """Fitted in a world with z up whose ground the feet touch; of a single frame, each pose by itself."""
+        if self.answers and len(self.poses) == 1:
+            return self.answer.save_bodies(path)
         points = (self.poses + self.root[:, None])[..., [0, 2, 1]] * torch.tensor([1.0, 1.0, -1.0])
         points[..., 2] -= points[..., 2].min()
         device = self.lifter.device
@@ -417,17 +501,20 @@ def lift(args: Args, clip: Clip, lifter: Lifter) -> Result:
     keypoints = to_layout(clip.keypoints, clip.layout, config.skeleton)
     hidden = _hidden(args, len(keypoints), config.skeleton)
     keypoints = points = np.where(hidden[..., None], 0.0, keypoints)
-    if _resampled(clip.fps, config.fps):
+    if _resampled(clip.fps, config):
         clip.notes.append(f"resampled from {clip.fps:g} to the model's {config.fps:g} frames per second, and back.")
         points = resample_keypoints(keypoints, config.skeleton, clip.fps, config.fps)
     truth = None if clip.truth is None else _read_truth(clip.truth, config.skeleton, clip.frames)
     overlap = config.network.frames // 4 if args.overlap is None else args.overlap
+    count = args.num_proposals or (_MANY if config.inputs == "heatmap" else _SOME)
     began = time.perf_counter()
     lifted = lifter(
-        points, clip.size, clip.lens, hypotheses=args.num_proposals, steps=args.sampling_timesteps, aggregate=args.aggregate,
-        overlap=overlap, max_batch=args.max_batch, seed=args.seed, name=clip.name, progress=step_bar("lifting"),
+        points, clip.size, clip.lens, hypotheses=count, steps=args.sampling_timesteps, aggregate=args.aggregate, overlap=overlap,
+        max_batch=args.max_batch, seed=args.seed, name=clip.name, progress=step_bar("lifting"), heatmaps=clip.heatmaps,
     )  # fmt: skip
-    return Result(args, clip, lifter, lifted, keypoints, hidden, truth, overlap, time.perf_counter() - began)
+    took = time.perf_counter() - began
+    prior = load_prior(None, None, lifter.device) if args.rank or args.smplx else None
+    return Result(args, clip, lifter, lifted, keypoints, hidden, truth, overlap, took, prior)
 
 
 def _hidden(args: Args, frames: int, layout: Layout) -> np.ndarray:
@@ -448,8 +535,9 @@ def _span(text: str) -> slice:
     return slice(first, last)
 
 
-def _resampled(fps: float, model: float) -> bool:
-    return abs(fps / model - 1) > _SAME_RATE
+def _resampled(fps: float, model: LiftingConfig) -> bool:
+    """Whether the model wants another rate; one of single frames does not care."""
+    return model.network.frames > 1 and abs(fps / model.fps - 1) > _SAME_RATE
 
 
 def _read_truth(path: Path, layout: Layout, frames: range) -> torch.Tensor:
@@ -504,8 +592,13 @@ def _write(result: Result, report: dict[str, Any]) -> None:
     """Write the files, and say so."""
     args, name = result.args, result.clip.name
     writers = {f"{name}.npz": result.save_npz}
+    if result.answers:
+        writers[f"{name}_page.html"] = result.answer.save_page
     if args.draw:
-        writers[f"{name}.{args.format}"] = result.save_film
+        if len(result.poses) > 1:
+            writers[f"{name}.{args.format}"] = result.save_film
+        if result.answers:
+            writers[f"{name}_answer.png"] = result.answer.save_sheet
         if len(result.hypotheses) > 1:
             writers |= {f"{name}_spread.png": result.save_spread, f"{name}_hypotheses.png": result.save_hypotheses}
     if args.smplx:

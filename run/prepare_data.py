@@ -1,10 +1,12 @@
 """Turn a folder of motion data into the sets that training reads.
 
 --source amass samples frames of AMASS sequences (SMPL+H or SMPL-X); --source cmu retargets AMC and BVH motion capture.
---source lifting puts the motions that --write-amass wrote before cameras and a simulated keypoint detector; --source h36m gathers
-Human3.6M's own files. Both are for training and measuring lifting.
+--source lifting puts the motions that --write-amass wrote before cameras and a simulated keypoint detector, --source heatmaps before
+cameras and a detector of heatmaps whose doubts are known; --source h36m gathers Human3.6M's own files. All three are for training and
+measuring lifting.
 """
 
+import math
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Literal
@@ -23,30 +25,32 @@ LIFTING = Path("data/lifting")
 class Args:
     """Where the motions are and where the poses go."""
 
-    source: Literal["amass", "cmu", "lifting", "h36m"]
-    """amass: an AMASS folder with its official splits; cmu: AMC or BVH files, split by subject; lifting: what --write-amass wrote;
-    h36m: Human3.6M's <subject>/.../D3_Positions/*.cdf.mat."""
+    source: Literal["amass", "cmu", "lifting", "heatmaps", "h36m"]
+    """amass: an AMASS folder with its official splits; cmu: AMC or BVH files, split by subject; lifting and heatmaps: what --write-amass
+    wrote; h36m: Human3.6M's <subject>/.../D3_Positions/*.cdf.mat."""
     input: Path
     """Folder of the motion files."""
     output: Path | None = None
     """Folder of the prepared sets, data/AMASS/amass_processed unless given; they go into a sub-folder named by --version.
-    lifting, h36m: of data_3d_*.npz and data_2d_*.npz, data/lifting unless given."""
+    lifting, h36m: of data_3d_*.npz and data_2d_*.npz, data/lifting unless given. heatmaps: of <split>.npz, data/heatmaps."""
     version: str = "version1"
     """Name of this set."""
     seed: int = 42
-    """Seed of the frame sampling (amass), or of bodies, cameras and detections (lifting); the same seed gives the same set."""
+    """Seed of the frame sampling (amass), or of bodies, cameras and detections (lifting, heatmaps); the same seed gives the same set."""
     duplicate_like_reference: bool = False
     """Repeat subsets as the reference preparation did (test: Transitions twice), to match the published set sizes (amass)."""
     include_noncommercial: bool = False
     """Also prepare the clips under noncommercial terms, as a split of their own for testing (cmu)."""
     write_amass: Path | None = None
     """Also write every motion here, whole, as AMASS files <split>/<subject>/<clip>_stageii.npz (cmu)."""
+    frames: int = 60_000
+    """Of the training set; the other splits are in proportion (heatmaps)."""
     workers: int = 2
     """Processes that read files."""
 
 
 def main(args: Args) -> None:
-    {"lifting": _lifting, "h36m": _h36m}.get(args.source, _poses)(args)
+    {"lifting": _lifting, "heatmaps": _heatmaps, "h36m": _h36m}.get(args.source, _poses)(args)
 
 
 def _poses(args: Args) -> None:
@@ -80,6 +84,33 @@ def _lifting(args: Args) -> None:
     ]
     print(table(["split", "subjects", "pieces", "frames", "2D error px", "missing %"], rows))
     print("four cameras each; written " + ", ".join(f"{file} ({file.stat().st_size / 2**20:.0f} MiB)" for file in files))
+
+
+def _heatmaps(args: Args) -> None:
+    from dposer.data.open_lifting import Actors, find_motions
+    from dposer.data.synthetic_heatmaps import FRAMES, draw_scenes, perform, summarise, write_heatmaps
+
+    if args.frames < 1:
+        raise InputError(f"--frames {args.frames}: expected 1 or more")
+    subjects, actors = find_motions(args.input), Actors()
+    bar = tqdm(subjects.items(), desc="subjects", unit="subject", disable=None)
+    performances = [perform(split, subject, paths, actors, args.seed) for (split, subject), paths in bar]
+    _print_skipped([f"  {error}" for one in performances for error in one.errors], sum(map(len, subjects.values())))
+    if not any(map(len, performances)):
+        raise InputError(f"{args.input}: no motion has a plausible frame; the reasons are above")
+    share = args.frames / sum(FRAMES["train"])
+    counts = {split: tuple(math.ceil(share * count) for count in some) for split, some in FRAMES.items()}
+    scenes = draw_scenes(performances, args.seed, counts)
+    files = write_heatmaps(
+        args.output or Path("data/heatmaps"), scenes, f"{args.input.name} on drawn bodies, simulated heatmaps", args.seed
+    )
+    rows = [
+        (row.split, row.preset, row.subjects, row.frames, *(f"{n:.2f}" for n in (100 * row.hard, *row.error, row.candidates)))
+        for row in summarise(scenes)
+    ]
+    print(table(["split", "preset", "subjects", "frames", "hard %", "error mean", "median", "95th", "behind something"], rows))
+    print("errors are from a joint to the highest cell of its map, in cells of 64; behind something: joints of a frame, mean")
+    print("written " + ", ".join(f"{file} ({file.stat().st_size / 2**20:.0f} MiB)" for file in files))
 
 
 def _h36m(args: Args) -> None:

@@ -39,7 +39,8 @@ class Args:
     config: LiftingConfig = field(default_factory=LiftingConfig)
     """A recipe file (configs/lifting/), single values as --config.section.key=value."""
     dataset: Annotated[Dataset, tyro.conf.arg(aliases=["-d"])] = "open"
-    """h36m, 3dhp or open (python -m run.prepare_data --source lifting)."""
+    """h36m, 3dhp or open (python -m run.prepare_data --source lifting); of diffpose heatmaps (--source heatmaps) or h5, a file or folder of
+    python -m run.prepare_diffpose."""
     data: Path = Path("data/lifting")
     """Folder of its npz files."""
     keypoints: Annotated[str, tyro.conf.arg(aliases=["-k"])] = ""
@@ -47,7 +48,8 @@ class Args:
     subjects_train: Annotated[str, tyro.conf.arg(aliases=["-str"])] = ""
     """Comma list; default: the training subjects of the data set without the one that is kept for choosing weights."""
     subjects_valid: str = ""
-    """Comma list on which the best weights are chosen; default: of the data set (h36m: S8). The papers choose on the test subjects."""
+    """Comma list on which the best weights are chosen; default: of the data set (h36m: S8). The papers choose on the test subjects. Of
+    heatmaps and h5 these are splits: train, valid, test, and of h5 rest, which is train without valid."""
     actions: Annotated[str, tyro.conf.arg(aliases=["-a"])] = "*"
     """Comma list of what actions begin with."""
     target: str = TARGETS[0]
@@ -63,6 +65,8 @@ class Args:
     start_from: tuple[Path, ...] = ()
     """Begin a new run with these weights: of the same method; of MixSTE (d3dp, ddhpose, the trunk of diffhpe); of a graformer, which
     refiners refine. Of several, later ones replace what they know of (diffhpe and another trunk)."""
+    keep_raw: bool = False
+    """Also keep the weights that are trained as last_raw.safetensors, where the recipe averages them (optim.ema)."""
     valid_every: int = 20
     """Of the windows of the validation subjects, look at every k-th."""
     save_every: Annotated[int, tyro.conf.arg(aliases=["-cf"])] = 20
@@ -153,6 +157,7 @@ def _save(args: Args, trainer: Trainer, error: float, best: bool) -> None:
         "step": trainer.step,
         "windows": trainer.step * args.config.optim.batch,
         "training_frames": len(trainer.data.poses),
+        "weights": "EMA" if trainer.ema is not None else "raw",
         "data": args.data_note or f"{args.dataset}, {args.target if args.dataset == '3dhp' else args.keypoints or 'default keypoints'}",
         "validation_mpjpe_mm": round(1000 * error, 3),
     }
@@ -162,6 +167,8 @@ def _save(args: Args, trainer: Trainer, error: float, best: bool) -> None:
         names.append(f"epoch_{trainer.epoch}")
     for name in names:
         save_lifting(trainer.folder / f"{name}.safetensors", checkpoint)
+    if args.keep_raw and trainer.ema is not None:
+        save_lifting(trainer.folder / "last_raw.safetensors", trainer.checkpoint(provenance | {"weights": "raw"}, averaged=False))
 
 
 def _append(path: Path, line: str) -> None:

@@ -142,6 +142,9 @@ SMPLX_66 = surface_layout("smplx", SMPLX_JOINTS, SMPLX_PARENTS)
 SMPLX_22 = Layout("smplx22", SMPLX_JOINTS[:22], _limbs(SMPLX_PARENTS[:22]))
 """The pelvis and the 21 joints of ``pose_body``."""
 
+SMPL_24 = Layout("smpl24", (*SMPLX_JOINTS[:22], "left_hand", "right_hand"), _limbs((*SMPLX_PARENTS[:22], 20, 21)))
+"""The joints of SMPL, as 3DPW has them."""
+
 _SIDED = ("shoulder", "elbow", "wrist", "hip", "knee", "ankle")
 
 OPENPOSE_25 = Layout(
@@ -178,6 +181,15 @@ H36M_17 = Layout(
     _limbs((-1, 0, 1, 2, 0, 4, 5, 0, 7, 8, 9, 8, 11, 12, 8, 14, 15)),
 )  # fmt: skip
 """The 17 Human3.6M joints that lifting works with. Others call joint 8 (here ``neck``) thorax and 9 (here ``head``) neck or nose."""
+
+_HEATMAP_ROWS = (3, 2, 1, 4, 5, 6, 0, 7, 8, 10, 16, 15, 14, 11, 12, 13)
+
+HEATMAP_16 = Layout(
+    "mpii16",
+    tuple(H36M_17.joints[row] for row in _HEATMAP_ROWS),
+    ((6, 2), (2, 1), (1, 0), (6, 3), (3, 4), (4, 5), (6, 7), (7, 8), (8, 9), (8, 12), (12, 11), (11, 10), (8, 13), (13, 14), (14, 15)),
+)  # fmt: skip
+"""Channels of the heatmaps of detectors in MPII's order that were tuned to Human3.6M: its joints but for the nose."""
 
 MPI_INF_3DHP_17 = Layout(
     "mpi_inf_3dhp17",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dposer.body.skeleton import Layout
+from dposer.data.heatmap_mixtures import StoredMaps
 from dposer.errors import InputError
 from dposer.geometry.lens import Lens, Stand
 
@@ -35,6 +36,11 @@ class LiftingClip:
     """(F,) int: MPI-INF-3DHP's activities 1..7."""
     mixture: np.ndarray | None = None
     """(F, J, M, 5) float32: the keypoints as mixtures of Gaussians, in screen units (:mod:`dposer.data.gmm`); None if not known."""
+    heatmaps: np.ndarray | StoredMaps | None = None
+    """(F, 16, 10) or (F, 16, 4096) float: heatmaps of single frames, as mixtures in crops or cell by cell
+    (:mod:`dposer.data.heatmap_mixtures`); None if not known. Frames are then no film."""
+    hard: np.ndarray | None = None
+    """(F,) bool: frames in which some joint is hard to find."""
 
     def __post_init__(self) -> None:
         frames, joints = len(self.keypoints), len(self.layout.joints)

@@ -5,14 +5,14 @@ import math
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from dposer.body.skeleton import H36M_17, MPI_INF_3DHP_17, Layout
+from dposer.body.skeleton import H36M_17, MPI_INF_3DHP_17, SMPL_24, Layout
 from dposer.config import build
 from dposer.errors import InputError
 
-Method = Literal["mixste", "d3dp", "ddhpose", "diffhpe-2d", "diffhpe", "graformer", "cross-channel", "single-graph"]
-Inputs = Literal["points", "visible", "mixture"]
+Method = Literal["mixste", "d3dp", "ddhpose", "diffhpe-2d", "diffhpe", "graformer", "cross-channel", "single-graph", "diffpose"]
+Inputs = Literal["points", "visible", "mixture", "heatmap"]
 PATTERNS = ("none", "random", "arm_leg", "joints", "frames", "noise", "mixed")
-_LAYOUTS = {layout.name: layout for layout in (H36M_17, MPI_INF_3DHP_17)}
+_LAYOUTS = {layout.name: layout for layout in (H36M_17, MPI_INF_3DHP_17, SMPL_24)}
 
 
 @dataclass(frozen=True)
@@ -104,6 +104,47 @@ class RefineConfig:
 
 
 @dataclass(frozen=True)
+class HeatmapConfig:
+    """How DiffPose is told the heatmaps, what denoises, and how it is sampled."""
+
+    condition: Literal["reference", "set", "concat", "pose"] = "reference"
+    """reference: codes of candidates are summed; set: what a small network makes of each is averaged, so that x and y stay together;
+    concat: coordinates of the candidates by falling likelihood, one draw for all hypotheses; pose: the highest cells, as one 2D pose."""
+    candidates: int = 32
+    """Of a joint; all of them but for the highest cell are drawn. Of concat and pose with 1, only that cell."""
+    highest: bool = True
+    """The first candidate is the highest cell; else it is drawn too."""
+    power: float = 1.0
+    """τ: cells are drawn with probabilities in proportion to the map to this power."""
+    code: Literal["channel", "sin", "linear"] = "channel"
+    """Of coordinates: soft one-hot, sinusoids, or a trained network of both."""
+    likelihood: bool = True
+    """Codes are weighted by the map's height at the candidate; of concat: the heights stand beside coordinates."""
+    projection: bool = True
+    """A linear layer takes codes to as many channels."""
+    transformer: bool = True
+    """Joints are mixed by ``network.depth`` layers of attention."""
+    drop: float = 0.1
+    """Probability by which a joint is trained without candidates."""
+    norm: Literal["unit", "half", "mean_std", "mean_std_per_sample"] = "unit"
+    """Of coordinates, without effect on the channel code: the crop is -1 .. 1, or -½ .. ½; or less their mean, over their deviation: of
+    all candidates of a person together, or of one of each joint at a time."""
+    feedforward: int = 512
+    """Width inside a layer of attention."""
+    readout: int = 2048
+    """Of the condition."""
+    width: int = 1024
+    blocks: int = 2
+    """Of the denoiser."""
+    sampler: Literal["ancestral", "ddim", "dpm++"] = "ancestral"
+    """ancestral: the chain that was trained, backwards; the others take few steps, without noise between them unless ``diffusion.eta``."""
+    late: int = 0
+    """Steps that are left out at the beginning of the chain, where next to nothing is known yet."""
+    noise: float = 1.0
+    """Times all noise of the sampler: below 1 hypotheses are closer together."""
+
+
+@dataclass(frozen=True)
 class OcclusionConfig:
     """What is hidden or disturbed of the keypoints, see :mod:`dposer.lifting.occlusion`."""
 
@@ -148,9 +189,9 @@ class OcclusionConfig:
 class LossConfig:
     """What training minimises."""
 
-    kind: Literal["position", "bones", "mixste", "mse"] = "position"
+    kind: Literal["position", "bones", "mixste", "mse", "mae"] = "position"
     """position: mean distance (D3DP); bones: with bone lengths and directions besides (DDHPose); mixste: weighted joints, smoothness and
-    velocities; mse: mean square of coordinates."""
+    velocities; mse: mean square of coordinates, or of the noise; mae: mean absolute noise (diffpose)."""
     wl: float = 1.0
     """Weight of the squared errors of bone lengths averaged over time (bones)."""
     wd: float = 1.0
@@ -196,6 +237,10 @@ class OptimConfig:
     """Windows begin anywhere, not on a fixed grid."""
     ema: float = 0.0
     """Rate of the averaged weights that are then the ones kept; 0: none."""
+    ema_every: int = 1
+    """Steps between two averages."""
+    ema_after: int = 0
+    """Steps for which averages are copies; then the rate is at most 1 - (1 + n)^(-2/3) after n more steps. 0: (1 + n) / (10 + n)."""
     clip: float = 0.0
     """Of the norm of gradients; 0: none."""
     amp: bool = False
@@ -209,19 +254,22 @@ class LiftingConfig:
     method: Method = "ddhpose"
     variant: Literal["clean", "compat"] = "clean"
     """compat: with the defects of the published code, for weights that were trained with them."""
-    layout: Literal["h36m17", "mpi_inf_3dhp17"] = "h36m17"
+    layout: Literal["h36m17", "mpi_inf_3dhp17", "smpl24"] = "h36m17"
+    """smpl24: of diffpose on 3DPW alone."""
     fps: float = 50.0
     """Of the training data; clips are resampled to it."""
     flip: bool = True
     """Average each prediction with that of the mirrored input."""
     inputs: Inputs = "points"
-    """What the network sees of a joint: its keypoint; with a column that says whether it is seen; or a mixture of Gaussians (refiners)."""
+    """What the network sees of a joint: its keypoint; with a column that says whether it is seen; a mixture of Gaussians (refiners); or its
+    heatmap (diffpose)."""
     hidden: Literal["filled", "zero"] = "filled"
     """What stands for a missing keypoint: its neighbours in time, or the middle of the picture (DiffHPE)."""
     network: NetworkConfig = field(default_factory=NetworkConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
     condition: ConditionConfig = field(default_factory=ConditionConfig)
     refine: RefineConfig = field(default_factory=RefineConfig)
+    heatmap: HeatmapConfig = field(default_factory=HeatmapConfig)
     occlusion: OcclusionConfig = field(default_factory=OcclusionConfig)
     loss: LossConfig = field(default_factory=LossConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
@@ -237,10 +285,10 @@ class LiftingConfig:
         """Of a keypoint, as the network sees it.
 
         Raises:
-            InputError: a mixture, whose number of columns lies with the data.
+            InputError: a mixture or heatmaps, whose number of columns lies with the data.
         """
-        if self.inputs == "mixture":
-            raise InputError(f"inputs = 'mixture': not of {self.method}, expected points or visible; choose --config.inputs")
+        if self.inputs not in ("points", "visible"):
+            raise InputError(f"inputs = {self.inputs!r}: not of {self.method}, expected points or visible; choose --config.inputs")
         return 3 if self.inputs == "visible" else 2
 
     @property

@@ -49,6 +49,7 @@ from dposer.lifting.occlusion import Disturbance, Occlusion
 from dposer.lifting.report import AVERAGE, POOLED, Report, Row, WindowErrors
 from dposer.lifting.training import Pair
 from dposer.lifting.windows import LastWindow, clip_starts, gather, merge
+from dposer.metrics.hypotheses import expected_minimum
 from dposer.metrics.poses import asymmetry, auc, bone_lengths, consistency, distances, n_mpjpe, pck
 from dposer.randomness import keyed_generator
 
@@ -147,7 +148,7 @@ def evaluate(
         InputError: no clip, one without truth or of another layout, or none with a frame that counts.
     """
     settings = settings or EvalSettings()
-    _check(clips, model.config.skeleton)
+    check_clips(clips, model.config.skeleton)
     frames, layout = model.config.network.frames, model.config.skeleton
     bones = Bones.of(layout)
     total = sum(len(starts) for starts in _starts(clips, frames, settings))
@@ -363,18 +364,6 @@ def _statistics(h: Tensor, view: _View) -> dict[str, Tensor]:
     return {"spread": spread, "covered": inside[..., moving, :].float().mean((-2, -1)), "curves": curves}
 
 
-def expected_minimum(errors: Tensor) -> Tensor:
-    r"""E[min of m of the H] for m = 1 .. H, the mean over all subsets of m: (..., H) → (..., H).
-
-    .. math:: \sum_{i=1}^{H} \binom{H-i}{m-1} \Big/ \binom{H}{m} \; e_{(i)}
-
-    with the errors in ascending order: an unbiased estimate of the best of m independent hypotheses, whatever H is.
-    """
-    count = errors.shape[-1]
-    weights = [[math.comb(count - i, m - 1) / math.comb(count, m) for m in range(1, count + 1)] for i in range(1, count + 1)]
-    return errors.sort(-1).values @ torch.tensor(weights).to(errors)
-
-
 # ---- figures -----------------------------------------------------------------------------------------------------------
 
 
@@ -490,7 +479,7 @@ def _rows(sums: Sequence[tuple[LiftingClip, Sums]], settings: EvalSettings, layo
         groups: dict[str, list[Sums]] = defaultdict(list)
         for clip, figures in sums:
             if subject in ("", clip.subject):
-                groups[_group(clip, settings.group)].append(figures)
+                groups[group_of(clip, settings.group)].append(figures)
         means = {group: found for group, many in groups.items() if (found := _means(_pooled(many), bones))}
         if not means:
             continue
@@ -502,7 +491,7 @@ def _rows(sums: Sequence[tuple[LiftingClip, Sums]], settings: EvalSettings, layo
     return rows
 
 
-def _group(clip: LiftingClip, by: str) -> str:
+def group_of(clip: LiftingClip, by: str) -> str:
     return {"action": clip.action.split(" ")[0], "subject": clip.subject, "sequence": clip.name}[by]
 
 
@@ -534,7 +523,7 @@ def _uncertainty(sums: Sums, hypotheses: int) -> list[dict[str, object]]:
 # ---- checks ------------------------------------------------------------------------------------------------------------
 
 
-def _check(clips: Sequence[LiftingClip], layout: Layout) -> None:
+def check_clips(clips: Sequence[LiftingClip], layout: Layout) -> None:
     if not clips:
         raise InputError("clips: found none, expected at least one; check the subjects and actions")
     for clip in clips:

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 from dposer.assets import asset
+from dposer.body.skeleton import HEATMAP_16
+from dposer.data.heatmap_mixtures import CELLS, COLUMNS, hidden_heatmaps
 from dposer.errors import InputError
 from dposer.files import PathLike
 from dposer.geometry.lens import Lens
@@ -24,7 +26,7 @@ from dposer.lifting.windows import clip_starts, gather, merge, overlapping_start
 
 SHIPPED = {
     method: f"lifting-{method}-open.safetensors"
-    for method in ("mixste", "d3dp", "ddhpose", "diffhpe", "diffhpe-2d", "graformer", "cross-channel", "single-graph")
+    for method in ("mixste", "d3dp", "ddhpose", "diffhpe", "diffhpe-2d", "graformer", "cross-channel", "single-graph", "diffpose")
 }
 """Weights that come with the library, trained on the open benchmark."""
 
@@ -125,6 +127,7 @@ class Lifter:
         name: str = "",
         progress: Progress | None = None,
         mixture: np.ndarray | None = None,
+        heatmaps: np.ndarray | None = None,
     ) -> Lifted:
         """Lift a clip of any length.
 
@@ -143,6 +146,8 @@ class Lifter:
             progress: told (done, total) sequences.
             mixture: (F, J, M, 5) the keypoints as mixtures of Gaussians (:mod:`dposer.data.gmm`), for methods that see those; else they
                 are made of keypoints and confidences.
+            heatmaps: (F, 16, 10) or (F, 16, 4096) what the keypoints were found in (:mod:`dposer.data.heatmap_mixtures`), for methods
+                that see those; else they are made of keypoints and confidences. Joints that are missing are taken out of them.
 
         Raises:
             InputError: wrong shapes, numbers that are no pixels, no person.
@@ -152,6 +157,8 @@ class Lifter:
         frames, length = self.config.network.frames, len(points)
         if mixture is not None and (mixture.ndim, *mixture.shape[:2], mixture.shape[-1]) != (4, *points.shape[:2], 5):
             raise InputError(f"mixture of shape {mixture.shape}, expected ({', '.join(map(str, points.shape[:2]))}, components, 5)")
+        if heatmaps is not None and self.config.inputs != "heatmap":
+            raise InputError(f"heatmaps: {self.config.method} sees none, expected keypoints alone; diffpose does")
         if not 0 <= overlap < frames:
             raise InputError(f"overlap = {overlap}, expected from 0 to below the {frames} frames of a window")
         if aggregate != "auto" and aggregate not in AGGREGATES:
@@ -161,7 +168,8 @@ class Lifter:
             notes.append(f"{length} frames, fewer than the {frames} of a window: the last was repeated")
         starts = overlapping_starts(length, frames, frames - overlap) if overlap else clip_starts(length, frames)
         pixels = torch.from_numpy(points.astype(np.float32))
-        windows = gather(observe(keypoints, size, self.config, mixture), starts, frames)
+        observed = observe(keypoints, size, self.config, mixture) if heatmaps is None else self._seen(heatmaps, filled)
+        windows = gather(observed, starts, frames)
         steps = (steps or self.model.usual) if self.model.usual > 1 else 1  # some take one, whatever is asked for
         found = self._predicted(windows, hypotheses, steps, Noise.of(seed, name, starts), max_batch, progress)
         # (windows, H, F, J, 3): time comes first while windows are merged
@@ -179,7 +187,7 @@ class Lifter:
 
     def _predicted(self, windows: Tensor, hypotheses: int, steps: int, noise: Noise, max_batch: int, progress: Progress | None) -> Tensor:
         """(windows, H, F, J, 3) after the last step; some windows at a time, since steps are many."""
-        some = max(1, max_batch // hypotheses)
+        some = max(1, self.model.light * max_batch // hypotheses)
         poses: list[Tensor] = []
         for first in range(0, len(windows), some):
 
@@ -192,6 +200,13 @@ class Lifter:
             every = self.model.predict(windows[part].to(self.device), hypotheses, steps, noise[part], max_batch, tell if progress else None)
             poses.append(every[:, -1].cpu())
         return torch.cat(poses)
+
+    def _seen(self, heatmaps: np.ndarray, missing: np.ndarray) -> Tensor:
+        """(F, 16, C) without the joints that are missing (F, J)."""
+        joints = len(HEATMAP_16.joints)
+        if heatmaps.ndim != 3 or heatmaps.shape[:2] != (len(missing), joints) or heatmaps.shape[2] not in (COLUMNS, CELLS):
+            raise InputError(f"heatmaps of shape {heatmaps.shape}, expected ({len(missing)}, {joints}, {COLUMNS} or {CELLS})")
+        return hidden_heatmaps(torch.from_numpy(heatmaps.astype(np.float32)), torch.from_numpy(missing), self.config.skeleton)
 
     def _whole(self, keypoints: Tensor | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(F, J, 3) pixels without gaps and confidence, and which were filled in (F, J)."""

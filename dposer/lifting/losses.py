@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dposer.errors import InputError
 from dposer.lifting.config import LiftingConfig
 from dposer.lifting.ddhpose import bones
 
@@ -20,6 +21,7 @@ class Losses(nn.Module):
       L_dir that of squared errors of directions (DDHPose, arXiv 2403.04444).
     - mixste: mean w_j ‖ŷ − y‖ + 0.5 mean w_j (Δŷ)² + 2 mean ‖Δŷ − Δy‖ (MixSTE, CVPR 2022).
     - mse: mean (ŷ − y)².
+    - mae: of :meth:`denoising` alone.
     """
 
     weights: Tensor
@@ -27,6 +29,8 @@ class Losses(nn.Module):
     def __init__(self, config: LiftingConfig) -> None:
         super().__init__()
         self.config = config
+        if config.loss.kind == "mae" and config.method != "diffpose":
+            raise InputError(f"loss.kind = 'mae': not of {config.method}, expected position, bones, mixste or mse")
         names = (name.removeprefix("left_").removeprefix("right_") for name in config.skeleton.joints)
         self.register_buffer("weights", torch.tensor([_JOINT_WEIGHTS.get(name, 1.0) for name in names]), persistent=False)
 

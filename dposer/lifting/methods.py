@@ -3,6 +3,7 @@
 from dposer.lifting.config import LiftingConfig, Method
 from dposer.lifting.d3dp import D3DP
 from dposer.lifting.diffhpe import DiffHPE
+from dposer.lifting.diffpose import DiffPose
 from dposer.lifting.model import LiftingModel
 from dposer.lifting.refiners import GraFormerLifter, Refiner
 from dposer.lifting.regressor import Regressor
@@ -16,6 +17,7 @@ METHODS: dict[Method, type[LiftingModel]] = {
     "graformer": GraFormerLifter,
     "cross-channel": Refiner,
     "single-graph": Refiner,
+    "diffpose": DiffPose,
 }
 
 

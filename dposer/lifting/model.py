@@ -35,6 +35,8 @@ class LiftingModel(nn.Module, ABC):
     """Steps that give a fair impression."""
     usual: int = 1
     """Steps that serve well."""
+    light: int = 1
+    """How many of its windows are to the network what a sequence of other methods is; ``max_batch`` counts those."""
 
     def __init__(self, config: LiftingConfig) -> None:
         super().__init__()
@@ -104,7 +106,7 @@ class LiftingModel(nn.Module, ABC):
         noise = Noise.of(0, "", range(len(observed))) if noise is None else noise
         hypotheses = hypotheses if self.draws else 1
         pairs = [(window, hypothesis) for window in range(len(observed)) for hypothesis in range(hypotheses)]
-        rows, poses = max(1, max_batch // (1 + self.config.flip)), []
+        rows, poses = max(1, self.light * max_batch // (1 + self.config.flip)), []
         context = torch.cat([self.context(some) for some in observed.split(rows)])
         for i in range(0, len(pairs), rows):
             some = pairs[i : i + rows]

@@ -46,6 +46,10 @@ class NoiseStreams:
 
     keys: list[tuple[str, int]]
 
+    def shared(self) -> "NoiseStreams":
+        """Streams that all hypotheses of a window have in common."""
+        return NoiseStreams([(key, -1) for key, _ in self.keys])
+
     @cached_property
     def generators(self) -> list[torch.Generator]:
         """Made when first asked for: deterministic methods never do."""

@@ -4,6 +4,7 @@
 points      x, y in screen units
 visible     x, y, and 1 where the keypoint was seen, else 0
 mixture     M times π, x, y, s_x, s_y: weights, means and standard deviations of a mixture (:mod:`dposer.data.gmm`)
+heatmap     a heatmap in the person's crop, as a mixture or cell by cell (:mod:`dposer.data.heatmap_mixtures`); J is 16 then
 ==========  ====================================================================================================
 
 Of a missing joint, a mixture has one wide Gaussian: around its parent, not at what time would fill in, or around the middle of the picture
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from dposer.body.skeleton import Layout
 from dposer.data.gmm import COLUMNS, hidden_mixture, mixture_of
+from dposer.data.heatmap_mixtures import crop_box, heatmaps_of_keypoints, mirrored_heatmaps
 from dposer.geometry.lens import screen
 from dposer.lifting.config import Inputs, LiftingConfig
 from dposer.lifting.inputs import fill_gaps
@@ -33,6 +35,8 @@ def observe(keypoints: np.ndarray, size: tuple[float, float], config: LiftingCon
     Raises:
         InputError: no joint in any frame.
     """
+    if config.inputs == "heatmap":
+        return heatmaps_of_clip(keypoints, config.skeleton)[0]
     points, seen = screen_keypoints(keypoints, size, config.skeleton)
     if config.inputs == "mixture":
         confidence = torch.from_numpy(np.where(seen, keypoints[..., 2], 0).astype(np.float32))
@@ -43,6 +47,13 @@ def observe(keypoints: np.ndarray, size: tuple[float, float], config: LiftingCon
     if config.inputs == "visible":
         return torch.cat((points, seen[..., None].to(points)), -1)
     return points
+
+
+def heatmaps_of_clip(keypoints: np.ndarray, layout: Layout) -> tuple[Tensor, np.ndarray]:
+    """Mixtures (F, 16, 10) and their crops (F, 3), which also hold what is missing, as far as its place can be told."""
+    seen = keypoints[..., 2] > 0
+    places = keypoints[..., :2] if bool(seen.all()) or not seen.any() else fill_gaps(keypoints, layout)[0]
+    return heatmaps_of_keypoints(keypoints, layout, crop_box(places, np.ones_like(seen)))
 
 
 def screen_keypoints(keypoints: np.ndarray, size: tuple[float, float], layout: Layout) -> tuple[Tensor, Tensor]:
@@ -59,4 +70,6 @@ def points_of(observed: Tensor, inputs: Inputs) -> Tensor:
 
 def mirrored(observed: Tensor, inputs: Inputs, layout: Layout) -> Tensor:
     """What would be observed of the mirrored person, (..., J, I)."""
+    if inputs == "heatmap":
+        return mirrored_heatmaps(observed)
     return flip(observed, layout, range(1, observed.shape[-1], COLUMNS) if inputs == "mixture" else (0,))

@@ -23,6 +23,7 @@ from torch.nn import functional
 
 from dposer.body.skeleton import Layout
 from dposer.data.gmm import COLUMNS
+from dposer.data.heatmap_mixtures import hidden_heatmaps
 from dposer.errors import InputError
 from dposer.lifting.config import LiftingConfig, OcclusionConfig
 from dposer.lifting.hypotheses import bridged, limbs
@@ -58,6 +59,10 @@ class Disturbance:
         if not (self.hidden.any() or self.shift.any()):
             return observed
         hidden, shift = self.hidden.to(observed.device), self.shift.to(observed)
+        if config.inputs == "heatmap":
+            if bool(shift.any()):
+                raise InputError("occlusion pattern noise: heatmaps cannot be shifted, expected patterns that hide keypoints")
+            return hidden_heatmaps(observed, hidden, config.skeleton)
         if config.inputs == "mixture":
             moved = observed.unflatten(-1, (-1, COLUMNS)) + functional.pad(shift, (1, COLUMNS - 3))[..., None, :]
             return hidden_mixture(moved.flatten(-2), hidden, config.skeleton, zero=config.hidden == "zero")

@@ -4,6 +4,7 @@ Every random draw is a function of (seed, step, rank), so that a run stopped at 
 same bits as one that was never stopped.
 """
 
+import dataclasses
 import logging
 import math
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dposer.data.heatmap_mixtures import StoredMaps
 from dposer.data.lifting_clip import LiftingClip
 from dposer.errors import InputError
 from dposer.files import load_tensors, save_tensors
@@ -50,16 +52,26 @@ class Pair:
         if clip.joints is None:
             raise InputError(f"{clip.name}: no 3D joints, which training needs; leave this subject out")
         pose = clip.joints - clip.joints[:, clip.root : clip.root + 1]
-        return cls(observe(clip.keypoints, clip.size, config, clip.mixture), torch.from_numpy(np.ascontiguousarray(pose, dtype=np.float32)))
+        return cls(observed_of(clip, config), torch.from_numpy(np.ascontiguousarray(pose, dtype=np.float32)))
+
+
+def observed_of(clip: LiftingClip, config: LiftingConfig) -> Tensor:
+    """(F, J, I): the clip's heatmaps where the network sees those and the clip has them, else of its keypoints."""
+    if config.inputs == "heatmap" and clip.heatmaps is not None:
+        return torch.from_numpy(np.ascontiguousarray(clip.heatmaps[:], dtype=np.float32))
+    return observe(clip.keypoints, clip.size, config, clip.mixture)
 
 
 class WindowSet:
     """All windows of the training clips, from one copy of their frames."""
 
     def __init__(self, clips: Sequence[LiftingClip], config: LiftingConfig, device: torch.device) -> None:
-        pairs = [Pair.of(clip, config) for clip in clips]
-        if not pairs:
+        if not clips:
             raise InputError("training set: no clip, expected some; check the subjects and actions")
+        self.stored = StoredMaps.joined([clip.heatmaps for clip in clips]) if config.inputs == "heatmap" else None
+        """Heatmaps that stay in their file, in place of ``observed``."""
+        seen = [clip if self.stored is None else dataclasses.replace(clip, heatmaps=None) for clip in clips]
+        pairs = [Pair.of(clip, config) for clip in seen]
         self.observed = torch.cat([pair.observed for pair in pairs]).to(device)
         self.poses = torch.cat([pair.pose for pair in pairs]).to(device)
         self.frames, self.random_start, self.config = config.network.frames, config.optim.random_start, config
@@ -84,12 +96,17 @@ class WindowSet:
             start = torch.where(length > self.frames, drawn, start)
         index = (start[:, None] + torch.arange(self.frames)).clamp(min=0).minimum(length[:, None] - 1) + first[:, None]
         index, side = index.to(self.poses.device), turned.to(self.poses.device)[:, None, None, None]
-        observed, poses = self.observed[index], self.poses[index]
+        observed, poses = self._observed(index), self.poses[index]
         if self.flips:
             layout = self.config.skeleton
             observed = torch.where(side, mirrored(observed, self.config.inputs, layout), observed)
             poses = torch.where(side, flip(poses, layout), poses)
         return self._occlusion.apply(observed, self.config, generator), poses
+
+    def _observed(self, index: Tensor) -> Tensor:
+        if self.stored is None:
+            return self.observed[index]
+        return torch.from_numpy(self.stored[index.flatten().cpu().numpy()]).unflatten(0, index.shape).to(self.poses)
 
 
 class Trainer:
@@ -119,7 +136,7 @@ class Trainer:
             self.model = build_model(config).to(self.device)
         self.data = WindowSet(clips, config, self.device)
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self.ema = Ema(self.parameters, config.optim.ema) if config.optim.ema else None
+        self.ema = Ema(self.parameters, config.optim.ema, config.optim.ema_every, config.optim.ema_after) if config.optim.ema else None
         kind = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam}[config.optim.optimizer]
         self.optimizer = kind(
             self.parameters, lr=config.optim.lr, weight_decay=config.optim.weight_decay, fused=self.device.type in ("cpu", "cuda")
@@ -180,18 +197,20 @@ class Trainer:
         if optim.clip:
             nn.utils.clip_grad_norm_(self.parameters, optim.clip, foreach=True)
         self.optimizer.step()
-        if self.ema is not None:
+        self.step += 1
+        if self.ema is not None and self.step % self.ema.every == 0:
             self.ema.next_decay()
             self.ema.update()
-        self.step += 1
         return {name: float(value.detach()) for name, value in losses.items()}
 
     def _batch(self) -> Tensor:
         """Numbers of this process's windows of the current step."""
         epoch, place = divmod(self.step, self.epoch_steps)
         if self._order[0] != epoch:
-            order = torch.randperm(len(self.data), generator=keyed_generator("cpu", self.config.seed, "epoch", epoch))
-            self._order = (epoch, order[: self.config.optim.epoch_windows or None])
+            generator = keyed_generator("cpu", self.config.seed, "epoch", epoch)
+            wanted = self.config.optim.epoch_windows or len(self.data)
+            orders = [torch.randperm(len(self.data), generator=generator) for _ in range(-(-wanted // len(self.data)))]
+            self._order = (epoch, torch.cat(orders)[:wanted])
         some = self._order[1][place * self.config.optim.batch : (place + 1) * self.config.optim.batch]
         rest = -len(some) % self.world.size  # of a short last batch every process still gets as many
         return torch.cat((some, self._order[1][:rest]))[self.world.rank :: self.world.size]
@@ -207,10 +226,10 @@ class Trainer:
         """A copy in evaluation mode, with the averaged weights if there are any."""
         return self.checkpoint().model(self.device)
 
-    def checkpoint(self, provenance: dict[str, Any] | None = None) -> LiftingCheckpoint:
-        """The current weights, averaged if they are, on the CPU."""
+    def checkpoint(self, provenance: dict[str, Any] | None = None, averaged: bool = True) -> LiftingCheckpoint:
+        """The current weights, averaged if they are, on the CPU; those that are trained if not ``averaged``."""
         weights = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
-        if self.ema is not None:
+        if self.ema is not None and averaged:
             names = [name for name, parameter in self.model.named_parameters() if parameter.requires_grad]
             weights |= {name: tensor.cpu().clone() for name, tensor in zip(names, self.ema.shadow, strict=True)}
         return LiftingCheckpoint(self.config, weights, provenance or {})

@@ -36,10 +36,15 @@ AuxiliaryLoss = Callable[[PosePrior, Tensor, Tensor, Tensor], Tensor]
 
 
 class Ema:
-    """Exponential moving average θ̄ ← d θ̄ + (1 − d) θ with d = min(rate, (1 + n) / (10 + n)) after n updates."""
+    """Exponential moving average θ̄ ← d θ̄ + (1 − d) θ with d = min(rate, (1 + n) / (10 + n)) after n updates.
 
-    def __init__(self, parameters: Sequence[Tensor], rate: float):
-        self.rate, self.updates = rate, 0
+    Args:
+        every: steps between two updates.
+        after: steps for which θ̄ is a copy; then d = min(rate, 1 − (1 + n)^(−2/3)), n being steps since then. 0: the rule above.
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], rate: float, every: int = 1, after: int = 0):
+        self.rate, self.updates, self.every, self.after = rate, 0, every, after
         self.parameters = list(parameters)
         self.shadow = [p.detach().clone() for p in parameters]
         self._weight = torch.zeros((), device=parameters[0].device)
@@ -47,7 +52,13 @@ class Ema:
     def next_decay(self) -> None:
         """Advance n and place 1 − d on the device; kept apart from :meth:`update` so that a CUDA graph can hold the latter."""
         self.updates += 1
-        self._weight.fill_(1 - min(self.rate, (1 + self.updates) / (10 + self.updates)))
+        self._weight.fill_(1 - min(self.rate, self._most()))
+
+    def _most(self) -> float:
+        if not self.after:
+            return (1 + self.updates) / (10 + self.updates)
+        since = self.updates * self.every - self.after - 1
+        return 1 - (1 + since) ** (-2 / 3) if since >= 0 else 0.0
 
     @torch.no_grad()
     def update(self) -> None:
