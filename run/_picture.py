@@ -45,9 +45,7 @@ def read_heatmaps(path: Path) -> Seen:
     notes, box, size = list(file.notes), file.box, file.size
     if box is None:
         box, size = np.tile([0.0, 0.0, float(SIDE)], (len(file.maps), 1)), (SIDE, SIDE)
-        notes.append(
-            "nothing tells where the heatmaps were cut out: figures in pixels are in cells. Store 'box' and 'image_size' beside them."
-        )
+        notes.append("nothing tells where the heatmaps were cut out: pixels are cells here. Store 'box' and 'image_size' beside them.")
     keypoints = keypoints_of_heatmaps(file.maps, box)
     return Seen(path, keypoints, H36M_17, size or guessed_size(keypoints), file.focal, file.maps, box, notes=tuple(notes))
 
@@ -97,9 +95,7 @@ def _detected(path: Path, photo: Photo, person: int | None, optional: bool, note
     except InputError:
         if not optional:
             raise
-        notes.append(
-            "the whole picture is taken for one person: nothing is there to find people by. Give --box, or install the extra detect."
-        )
+        notes.append("the whole picture is taken for one person, as nothing finds people. Give --box, or install the extra detect.")
         return None, HEATMAP_16
     if not len(people):
         if not optional:

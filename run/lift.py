@@ -592,7 +592,7 @@ def _write(result: Result, report: dict[str, Any]) -> None:
     """Write the files, and say so."""
     args, name = result.args, result.clip.name
     writers = {f"{name}.npz": result.save_npz}
-    if result.answers:
+    if result.answers and (args.draw or args.page):
         writers[f"{name}_page.html"] = result.answer.save_page
     if args.draw:
         if len(result.poses) > 1:

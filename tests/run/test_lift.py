@@ -12,10 +12,12 @@ import torch
 from dposer.assets import asset
 from dposer.body.skeleton import COCO_17, H36M_17, MPI_INF_3DHP_17, OPENPOSE_25
 from dposer.data.amass import read_amass
+from dposer.data.heatmap_crops import HeatmapFile, write_heatmaps_file
+from dposer.data.heatmap_mixtures import heatmaps_of_keypoints, render
 from dposer.data.keypoints import read_sequence
 from dposer.data.video import open_video
 from dposer.lifting.checkpoint import LiftingCheckpoint, save_lifting
-from dposer.lifting.config import LiftingConfig, NetworkConfig
+from dposer.lifting.config import DiffusionConfig, HeatmapConfig, LiftingConfig, LossConfig, NetworkConfig
 from dposer.lifting.inputs import to_layout
 from dposer.lifting.lifter import SHIPPED
 from dposer.lifting.methods import build_model
@@ -29,12 +31,25 @@ WALK = asset("examples", "walk_keypoints")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Untrained networks as small as they can be."""
     folder, found = tmp_path_factory.mktemp("weights"), {}
-    for method, layout in (("d3dp", H36M_17), ("mixste", MPI_INF_3DHP_17)):
-        network = NetworkConfig(frames=9, channels=16, depth=1, heads=2)
-        config = LiftingConfig(method=method, layout=layout.name, fps=15.0 if method == "d3dp" else 30.0, network=network)
+    configs = [
+        LiftingConfig(method=method, layout=layout.name, fps=fps, network=NetworkConfig(frames=9, channels=16, depth=1, heads=2))
+        for method, layout, fps in (("d3dp", H36M_17, 15.0), ("mixste", MPI_INF_3DHP_17, 30.0))
+    ]
+    configs.append(
+        LiftingConfig(
+            method="diffpose",
+            inputs="heatmap",
+            flip=False,
+            network=NetworkConfig(1, 16, 1, 2, 0.0),
+            loss=LossConfig("mse"),
+            diffusion=DiffusionConfig(timesteps=25, scale=10.0, predicts="clean"),
+            heatmap=HeatmapConfig(readout=16, width=16),
+        )  # fmt: skip
+    )
+    for config in configs:
         torch.manual_seed(0)
-        found[method] = folder / f"{method}.safetensors"
-        save_lifting(found[method], LiftingCheckpoint(config, build_model(config).state_dict(), {}))
+        found[config.method] = folder / f"{config.method}.safetensors"
+        save_lifting(found[config.method], LiftingCheckpoint(config, build_model(config).state_dict(), {}))
     return found
 
 
@@ -160,6 +175,57 @@ def test_arrays_with_holes_and_their_truth(
     (tmp_path / "list.json").write_text(json.dumps(to_layout(walk, OPENPOSE_25, COCO_17).tolist()))
     run(weights["d3dp"], tmp_path, "--input", tmp_path / "list.json", "--no-draw", "--image-size", 320, 240, "--fps", 15)
     assert "one person over time" in capsys.readouterr().out and told(tmp_path, "list")["frames"] == 12
+
+
+def test_a_film_of_single_frames_and_its_page(weights: dict[str, Path], tmp_path: Path) -> None:
+    run(weights["diffpose"], tmp_path / "out", "--max-frames", 3, "--hide", "left_arm", "--hide-frames", ":2", "-n", 12)
+    ends = (".npz", ".mp4", "_sheet.png", "_spread.png", "_hypotheses.png", "_answer.png", "_page.html", ".json")
+    assert names(tmp_path / "out") == {f"walk_lifted{end}" for end in ends}
+    found, report = arrays(tmp_path / "out/walk_lifted.npz"), told(tmp_path / "out", "walk")
+    assert found["hypotheses"].shape == (12, 3, 17, 3) and found["consensus"].shape == (3, 17, 3)
+    assert found["representatives"].shape == (3, 5, 17, 3) and found["ambiguous"].shape == (3, 17)
+    np.testing.assert_allclose(found["weights"].sum(1), 1, atol=1e-6)
+    assert sum(row["weight"] for row in report["answer"]["representatives"]) == pytest.approx(1, abs=1e-3)
+    page = (tmp_path / "out/walk_lifted_page.html").read_text()
+    assert "frame 2" in page and "left wrist" in page and page.count("data:image/png;base64,") == 3
+
+
+def test_heatmaps_and_photographs(weights: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo, keypoints = asset("examples", "rendered.jpg"), asset("examples", "rendered_keypoints.json")
+    flags = ["--photo", photo, "--input", keypoints, "--focal", 900, "--rank", "--smplx", "-n", 6, "--representatives", 2]
+    run(weights["diffpose"], tmp_path / "photo", *flags)
+    assert "rendered_lifted.mp4" not in names(tmp_path / "photo")  # of one frame there is no film
+    bodies, found = arrays(tmp_path / "photo/rendered_lifted_smplx.npz"), arrays(tmp_path / "photo/rendered_lifted.npz")
+    assert bodies["pose_body"].shape == (3, 63) and bodies["trans"][:, 2].min() > 0.5 and bodies["weights"][1:].sum() == pytest.approx(1)
+    assert found["rank_weights"].shape == found["plausibility"].shape == found["missed"].shape == (1, 2)
+
+    mixture, box = heatmaps_of_keypoints(found["keypoints"], H36M_17)
+    write_heatmaps_file(tmp_path / "maps.npz", HeatmapFile(render(mixture).flatten(-2).numpy(), box, tuple(found["image_size"]), 900.0))
+    run(weights["diffpose"], tmp_path / "maps", "--heatmaps", tmp_path / "maps.npz", "--no-draw", "-n", 6)
+    again = arrays(tmp_path / "maps/maps_lifted.npz")
+    known = found["keypoints"][..., 2] > 0
+    known[:, H36M_17.joints.index("head")] = False
+    np.testing.assert_allclose(again["keypoints"][known][:, :2], found["keypoints"][known][:, :2], atol=0.6 * float(box[0, 2]) / 64)
+    np.save(tmp_path / "cells.npy", render(mixture).numpy())
+    run(weights["diffpose"], tmp_path / "maps", "--heatmaps", tmp_path / "cells.npy", "--no-draw", "-n", 6)
+    assert "pixels are cells" in capsys.readouterr().out
+
+    np.save(tmp_path / "zero.npy", np.zeros((16, 64, 64)))
+    np.save(tmp_path / "coco.npy", np.ones((17, 64, 64)))
+    for extra, complaint in (
+        (["--heatmaps", tmp_path / "zero.npy"], "zero.npy: heatmaps are nowhere above 0"),
+        (["--heatmaps", tmp_path / "coco.npy"], "coco.npy"),
+        (["--heatmaps", tmp_path / "maps.npz", "--photo", photo], "expected one source"),
+        (["--hrnet", tmp_path / "absent.pth"], "--hrnet and --box are for --photo"),
+        (["--photo", photo, "--hrnet", tmp_path / "absent.pth", "--input", keypoints], "absent.pth"),
+        (["--photo", tmp_path / "absent.jpg", "--input", keypoints], "absent.jpg"),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            run(weights["diffpose"], tmp_path / "bad", *extra)
+        assert ended.value.code == 2 and complaint in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        run(weights["d3dp"], tmp_path / "bad", "--heatmaps", tmp_path / "maps.npz")
+    assert "d3dp sees none" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method", sorted(SHIPPED))
