@@ -27,7 +27,9 @@ from dposer.body import BodyModel
 from dposer.body.points import BodyPoints, Skeleton
 from dposer.body.skeleton import COCO_17, H36M_17
 from dposer.data.amass import AmassSequence, write_amass
+from dposer.data.open_lifting import SPLITS, Actors, find_motions
 from dposer.data.processed import PoseSplit, write_split
+from dposer.data.synthetic_heatmaps import draw_scenes, perform, write_heatmaps
 from dposer.files import save_npz
 from dposer.lifting.checkpoint import LiftingCheckpoint, save_lifting
 from dposer.lifting.config import LiftingConfig, NetworkConfig
@@ -88,6 +90,9 @@ SMALLER = {  # what keeps a command within seconds; what it does stays the same
         "--config.optim.epoch-windows",
         "4",
     ],
+    "configs/lifting/open_diffpose.py": ["--config.network.frames", "1", "--config.heatmap.width", "32"],
+    "run.prepare_data": ["--frames", "30"],
+    "run.eval_hypotheses": ["-n", "5", "--sampling-timesteps", "2", "--every", "20"],
 }
 
 
@@ -124,6 +129,9 @@ def belongings(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_corpus(folder / "mocap")
     write_ehf(folder / "EHF")
     write_lifting(folder)
+    actors, motions = Actors(), find_motions(folder / "data" / "AMASS" / "amass_like")
+    performances = [perform(split, subject, paths, actors) for (split, subject), paths in motions.items()]
+    write_heatmaps(folder / "data" / "heatmaps", draw_scenes(performances, counts={split: (20, 20) for split in SPLITS}), "stand-ins", 42)
     shutil.copy(ROOT / "examples" / "rendered.jpg", folder / "photo.jpg")
     for name in ("rendered", "rendered_two"):
         for kind, file in (("photos", f"{name}.jpg"), ("photos_openpose", f"{name}_keypoints.json")):
