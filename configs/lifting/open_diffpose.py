@@ -21,6 +21,7 @@ config = LiftingConfig(
         batch=128,
         epoch_windows=64000,
         ema=0.998,
+        sizes=0.04,
         clip=1.0,
     ),
 )

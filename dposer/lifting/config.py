@@ -235,6 +235,9 @@ class OptimConfig:
     """Each window also mirrored."""
     random_start: bool = False
     """Windows begin anywhere, not on a fixed grid."""
+    sizes: float = 0.0
+    """Poses of a window are exp(σ z) times as large, z ~ N(0, 1), as is their distance: the picture stays the same, and so does what is
+    seen; σ is this."""
     ema: float = 0.0
     """Rate of the averaged weights that are then the ones kept; 0: none."""
     ema_every: int = 1

@@ -58,6 +58,8 @@ _FIGURE = {
 """Metres to the side and above the floor of a standing adult's joints."""
 _SPREAD = 0.5
 """Metres of an adult's joints from their mean, root mean square, as seen from the side."""
+_LONGER = 0.75
+"""Quantile of the sizes that single bones tell."""
 _SLACK = 0.05
 """Metres added to lengths before they are compared, about what noise does to short bones."""
 _SCATTERED = 1.5
@@ -183,6 +185,38 @@ def _border(placed: np.ndarray, layout: Layout) -> list[tuple[int, int]]:
     """(joint with a place, joint without) of the bones between the two, one for each of the latter."""
     both = [pair for edge in layout.edges for pair in (edge, edge[::-1])]
     return list({far: (near, far) for near, far in reversed(both) if placed[near] and not placed[far]}.values())
+
+
+def standing_places(keypoints: np.ndarray, layout: Layout) -> np.ndarray:
+    """(F, J, 2): keypoints without holes, joints that are never seen as if the person stood upright, as large as the others tell.
+
+    Like :func:`fill_gaps` but for those: they go on from their nearest neighbour that has a place, as an adult's bone would. For judging
+    how much of the picture a person takes who is cut off, not for lifting.
+
+    Args:
+        keypoints: (F, J, 3).
+    """
+    points, filled = fill_gaps(keypoints, layout)
+    placed = ~filled.all(0)
+    if placed.all():
+        return points
+    ratios = _bone_ratios(_checked(keypoints, layout), layout) * _metre(keypoints)
+    known = ratios[np.isfinite(ratios)]
+    metre = float(np.quantile(known, _LONGER)) if len(known) else _metre(keypoints)  # bones look shorter than they are, never longer
+    figure = np.array([_figure(name) for name in layout.joints]) * (1, -1)
+    facing = _facing(points, placed, layout)
+    while not placed.all():
+        for near, far in _border(placed, layout):
+            step = (figure[far] - figure[near]) * (facing, 1)
+            points[:, far] = points[:, near] + metre * np.nan_to_num(step)
+            placed[far] = True
+    return points
+
+
+def _facing(points: np.ndarray, placed: np.ndarray, layout: Layout) -> float:
+    """1 where the left side is on the right of the picture, as of someone who looks at the camera, else -1."""
+    sides = [points[:, a, 0] - points[:, b, 0] for a, b in zip(layout.left, layout.right, strict=True) if placed[a] and placed[b]]
+    return -1.0 if sides and np.mean(sides) < 0 else 1.0
 
 
 def resample_keypoints(keypoints: np.ndarray, layout: Layout, fps_from: float, fps_to: float) -> np.ndarray:

@@ -20,7 +20,7 @@ from dposer.data.gmm import COLUMNS, hidden_mixture, mixture_of
 from dposer.data.heatmap_mixtures import crop_box, heatmaps_of_keypoints, mirrored_heatmaps
 from dposer.geometry.lens import screen
 from dposer.lifting.config import Inputs, LiftingConfig
-from dposer.lifting.inputs import fill_gaps
+from dposer.lifting.inputs import fill_gaps, standing_places
 from dposer.lifting.windows import flip
 
 __all__ = ["hidden_mixture", "mirrored", "observe", "points_of", "screen_keypoints"]
@@ -50,9 +50,9 @@ def observe(keypoints: np.ndarray, size: tuple[float, float], config: LiftingCon
 
 
 def heatmaps_of_clip(keypoints: np.ndarray, layout: Layout) -> tuple[Tensor, np.ndarray]:
-    """Mixtures (F, 16, 10) and their crops (F, 3), which also hold what is missing, as far as its place can be told."""
+    """Mixtures (F, 16, 10) and their crops (F, 3), which also hold what is missing: where it was before, or would be if they stood."""
     seen = keypoints[..., 2] > 0
-    places = keypoints[..., :2] if bool(seen.all()) or not seen.any() else fill_gaps(keypoints, layout)[0]
+    places = keypoints[..., :2] if bool(seen.all()) or not seen.any() else standing_places(keypoints, layout)
     return heatmaps_of_keypoints(keypoints, layout, crop_box(places, np.ones_like(seen)))
 
 

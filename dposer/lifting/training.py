@@ -101,6 +101,9 @@ class WindowSet:
             layout = self.config.skeleton
             observed = torch.where(side, mirrored(observed, self.config.inputs, layout), observed)
             poses = torch.where(side, flip(poses, layout), poses)
+        if self.config.optim.sizes:
+            size = torch.randn(len(poses), 1, 1, 1, generator=generator).to(poses)
+            poses = poses * (self.config.optim.sizes * size).exp()
         return self._occlusion.apply(observed, self.config, generator), poses
 
     def _observed(self, index: Tensor) -> Tensor:

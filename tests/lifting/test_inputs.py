@@ -14,7 +14,15 @@ from dposer.body.skeleton import COCO_17, H36M_17, MPI_INF_3DHP_17, OPENPOSE_25,
 from dposer.data.amass import read_amass
 from dposer.data.keypoints import DETECTED
 from dposer.errors import InputError
-from dposer.lifting.inputs import check_plausible, fill_gaps, likely_layout, resample_keypoints, resample_rate, to_layout
+from dposer.lifting.inputs import (
+    check_plausible,
+    fill_gaps,
+    likely_layout,
+    resample_keypoints,
+    resample_rate,
+    standing_places,
+    to_layout,
+)
 
 TARGETS = (H36M_17, MPI_INF_3DHP_17)
 SIZE = (1000, 1000)
@@ -115,6 +123,16 @@ def test_what_cannot_be_converted_is_told() -> None:
 
 
 # ---- holes and rates
+
+
+def test_who_is_cut_off_is_taken_to_stand(seen: dict[str, np.ndarray]) -> None:
+    whole = seen[H36M_17.name]
+    cut = whole.copy()
+    cut[:, [row for row, name in enumerate(H36M_17.joints) if name.endswith(("knee", "ankle"))]] = 0
+    tall, guessed = (np.ptp(points[..., 1], axis=1) for points in (whole, standing_places(cut, H36M_17)))
+    np.testing.assert_allclose(guessed, tall, rtol=0.2)
+    np.testing.assert_allclose(np.ptp(fill_gaps(cut, H36M_17)[0][..., 1], axis=1) / tall, 0.5, atol=0.15)  # their feet are at their hips
+    np.testing.assert_array_equal(standing_places(whole, H36M_17), fill_gaps(whole, H36M_17)[0])
 
 
 @quick

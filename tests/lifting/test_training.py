@@ -16,6 +16,7 @@ from dposer.lifting.checkpoint import load_lifting, save_lifting
 from dposer.lifting.config import LiftingConfig, LossConfig, NetworkConfig, OptimConfig
 from dposer.lifting.training import Plateau, Trainer, WindowSet, learning_rate, validation_error
 from dposer.lifting.windows import flip
+from dposer.prior.training import Ema
 
 SIZE = (1000, 1000)
 CONFIG = LiftingConfig(
@@ -52,6 +53,31 @@ def test_windows_are_those_of_their_clips_and_the_second_half_is_mirrored() -> N
     _, poses = anywhere.windows(torch.zeros(60, dtype=torch.long), torch.Generator().manual_seed(0))
     starts = {int((relative - pose[0]).flatten(1).norm(dim=1).argmin()) for pose in poses}
     assert starts == set(range(12))
+
+
+def test_people_of_other_sizes_look_the_same() -> None:
+    sized = WindowSet(_clips(20), dataclasses.replace(CONFIG, optim=OptimConfig(sizes=0.05)), torch.device("cpu"))
+    plain = WindowSet(_clips(20), CONFIG, torch.device("cpu"))
+    rows = torch.zeros(2000, dtype=torch.long)
+    (seen, larger), (same, poses) = (data.windows(rows, torch.Generator().manual_seed(0)) for data in (sized, plain))
+    ratio = larger.flatten(1).norm(dim=1) / poses.flatten(1).norm(dim=1)
+    torch.testing.assert_close(larger, ratio[:, None, None, None] * poses)
+    assert torch.equal(seen, same) and float(ratio.log().std()) == pytest.approx(0.05, rel=0.1)
+
+
+def test_averages_are_copies_at_first() -> None:
+    """Every 10 steps; for 100 steps a copy, then at most 1 − (1 + n)^(−2/3)."""
+    weight = torch.zeros(1)
+    average = Ema([weight], 0.995, every=10, after=100)
+    for update in range(1, 13):
+        weight += 1
+        average.next_decay()
+        average.update()
+        if update <= 10:
+            assert average.shadow[0] == weight
+    decay = 1 - (1 + 19) ** (-2 / 3)  # of step 120; at 110, n = 9
+    before = 10 + (1 - (1 - 10 ** (-2 / 3)))
+    assert float(average.shadow[0]) == pytest.approx(decay * before + (1 - decay) * 12, abs=1e-5)
 
 
 def _run(folder: Path, stops: tuple[int, ...]) -> Trainer:
