@@ -168,8 +168,8 @@ class Answer:
             "A joint is ambiguous where hypotheses are more than 100 mm from their mean (root mean square), or in two camps.",
         )
         save_hypotheses_page(
-            path, part, title=path.stem.removesuffix("_page"), notes=notes, pictures=pictures, columns=columns, names=[f"frame {number}" for number in chosen],
-            shown=max(20, _POSES // len(chosen)),
+            path, part, title=path.stem.removesuffix("_page"), notes=notes, pictures=pictures, columns=columns,
+            names=[f"frame {number}" for number in chosen], shown=max(20, _POSES // len(chosen)),
         )  # fmt: skip
         return "hypotheses in space, to be turned in a browser"
 

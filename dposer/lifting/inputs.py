@@ -197,7 +197,7 @@ def standing_places(keypoints: np.ndarray, layout: Layout) -> np.ndarray:
         keypoints: (F, J, 3).
     """
     points, filled = fill_gaps(keypoints, layout)
-    placed = ~filled.all(0)
+    placed = np.asarray(~filled.all(0))
     if placed.all():
         return points
     ratios = _bone_ratios(_checked(keypoints, layout), layout) * _metre(keypoints)
