@@ -182,7 +182,7 @@ class Block(nn.Module):
 class DiffPose(LiftingModel):
     """Heatmaps (B, 1, 16, C) → poses (B, 1, J, 3). Hypotheses differ by their candidates as well as by their noise."""
 
-    light = 8
+    light = 4
 
     def __init__(self, config: LiftingConfig) -> None:
         super().__init__(config)
