@@ -465,7 +465,8 @@ class Result:
 
     def _captions(self) -> tuple[str, ...]:
         count = len(self.hypotheses)
-        what = f"{count} hypotheses, {self.lifted.aggregate} bold" if count > 1 else self.lifter.config.method
+        some = f"{_SHOWN} of {count}" if count > _SHOWN else f"{count}"
+        what = f"{some} hypotheses, {self.lifted.aggregate} bold" if count > 1 else self.lifter.config.method
         views = ("turning", "a quarter turn further") if self.args.turn else ("seen by the camera", "from the side")
         return "keypoints", f"{what}, {views[0]}", views[1] + ("" if self.truth is None else " (black: truth)")
 
